@@ -1,0 +1,98 @@
+"""Manifests: what lies beside an adapter or a snapshot and says where it came from. Immutable once written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from pydantic import Field, JsonValue
+
+from schemas.base import Id, Millis, PolicyName, Record, Sha256, VersionNumber
+
+
+class FileDigest(Record):
+    """One file of an artifact."""
+
+    sha256: Sha256
+    size: int = Field(ge=0, description="bytes")
+
+
+def files_digest(files: Mapping[str, FileDigest]) -> str:
+    """One sha-256 over names, digests and sizes, whatever order they come in."""
+    lines = [f"{name}\0{files[name].sha256}\0{files[name].size}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class GateResult(Record):
+    """What one gate measured and decided."""
+
+    name: Id
+    passed: bool
+    value: float | None = Field(description="None where there was too little data to measure")
+    threshold: float | None
+    unit: str
+    explanation: str = Field(description="in words, for whoever must decide")
+
+
+class GateReport(Record):
+    """All gates of one candidate. It passes only if every gate does."""
+
+    results: tuple[GateResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(result.passed for result in self.results)
+
+
+class AdapterManifest(Record):
+    """The birth certificate of a policy version."""
+
+    policy: PolicyName
+    version: VersionNumber
+    parent: VersionNumber
+    created_at: Millis
+    files: dict[str, FileDigest]
+    digest: Sha256 = Field(description="files_digest(files)")
+    base_fingerprint: Sha256
+    chat_template_hash: Sha256
+    rank: int = Field(ge=1, description="LoRA rank")
+    target_modules: tuple[str, ...]
+    snapshot: Sha256 = Field(description="digest of the snapshot it was trained on")
+    reward_model: Sha256 = Field(description="digest of the reward model's files")
+    gates: GateReport
+    kl_nats_per_sequence: float = Field(description="to the frozen base, mean over prompts")
+    kl_budget_nats_per_sequence: float
+    recipe: dict[str, JsonValue] = Field(description="the learning settings, whole")
+    metrics: dict[str, float] = Field(default_factory=dict, description="final training metrics by name")
+    code_version: str
+    seed: int
+
+
+class OffsetRange(Record):
+    """Records of one partition that went into a snapshot: start inclusive, end exclusive."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+
+class SnapshotManifest(Record):
+    """What a preference snapshot holds and what it left out. The same log gives the same snapshot, byte for byte."""
+
+    policy: PolicyName
+    digest: Sha256 = Field(description="files_digest(files)")
+    files: dict[str, FileDigest]
+    offsets: dict[str, OffsetRange] = Field(description="'topic/partition' -> records read")
+    watermark: Millis = Field(description="event time up to which completions had their whole feedback window")
+    feedback_window_ms: int
+    counts: dict[str, int] = Field(description="rows by kind, e.g. pairs, thumbs, answers")
+    counts_by_version: dict[int, int]
+    counts_by_language: dict[str, int] = Field(default_factory=dict)
+    counts_by_domain: dict[str, int] = Field(default_factory=dict)
+    excluded: dict[str, int] = Field(description="reason -> how many")
+    filters: dict[str, JsonValue]
+
+
+def canonical_json(model: Record) -> bytes:
+    """Stable bytes of a record: sorted keys, no spaces, one line."""
+    return (json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":")) + "\n").encode()
