@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
 
+from schemas.arrays import Float32Array, Int32Array
 from schemas.base import Id, Millis, PolicyName, Record, Sha256, VersionNumber
 
 
@@ -45,6 +46,17 @@ class GateReport(Record):
         return all(result.passed for result in self.results)
 
 
+class Probe(Record):
+    """A fixed prompt and answer with the trainer's own logprobs; the server must find the same before it routes.
+
+    It tells an adapter that never reached the engine, or was bound to other modules, from one that did.
+    """
+
+    prompt_token_ids: Int32Array = Field(description="from a curated prompt, never a person's")
+    answer_token_ids: Int32Array
+    logprobs: Float32Array = Field(description="nats per answer token, at temperature 1")
+
+
 class AdapterManifest(Record):
     """The birth certificate of a policy version."""
 
@@ -64,6 +76,7 @@ class AdapterManifest(Record):
     kl_nats_per_sequence: float = Field(description="to the frozen base, mean over prompts")
     kl_budget_nats_per_sequence: float
     recipe: dict[str, JsonValue] = Field(description="the learning settings, whole")
+    probes: tuple[Probe, ...] = ()
     metrics: dict[str, float] = Field(default_factory=dict, description="final training metrics by name")
     code_version: str
     seed: int
