@@ -31,12 +31,18 @@ def _pack(values: Iterable[Any], code: str) -> str:
     return base64.b64encode(struct.pack(f"<{len(items)}{code}", *items)).decode("ascii")
 
 
+def _sequence(value: object) -> tuple[Any, ...]:
+    if not isinstance(value, Iterable):
+        raise ValueError("neither base64 nor a list of numbers")
+    return tuple(value)
+
+
 def _int32(value: object) -> object:
     if isinstance(value, str):
         return _unpack(value, "i")
-    items: tuple[int, ...] = tuple(value)  # type: ignore[arg-type]  # pydantic reports what is not iterable
-    if any(not -(2**31) <= item < 2**31 for item in items):
-        raise ValueError("a value does not fit 32 bits")
+    items = _sequence(value)
+    if any(type(item) is not int or not -(2**31) <= item < 2**31 for item in items):
+        raise ValueError("not all values are 32-bit integers")
     return items
 
 
@@ -44,8 +50,11 @@ def _float32(value: object) -> object:
     if isinstance(value, str):
         items = _unpack(value, "f")
     else:
-        raw: tuple[float, ...] = tuple(value)  # type: ignore[arg-type]
-        items = struct.unpack(f"<{len(raw)}f", struct.pack(f"<{len(raw)}f", *raw))
+        raw = _sequence(value)
+        try:
+            items = struct.unpack(f"<{len(raw)}f", struct.pack(f"<{len(raw)}f", *raw))
+        except (struct.error, OverflowError) as error:
+            raise ValueError(f"not all values are float32: {error}") from error
     if any(math.isnan(item) for item in items):
         raise ValueError("not a number (NaN) among the values")
     return items

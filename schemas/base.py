@@ -42,7 +42,7 @@ def new_id(prefix: str, at_ms: int | None = None) -> str:
     return f"{prefix}_{now_ms() if at_ms is None else at_ms:012x}{secrets.token_hex(10)}"
 
 
-_VERSION_NAME = re.compile(r"^(?P<policy>[a-z0-9][a-z0-9._-]{0,63})@v(?P<version>0|[1-9][0-9]{0,8})$")
+_VERSION_NAME = re.compile(r"(?P<policy>[a-z0-9][a-z0-9._-]{0,63})@v(?P<version>0|[1-9][0-9]{0,8})")
 
 
 def version_name(policy: str, version: int) -> str:
@@ -56,7 +56,7 @@ def parse_version_name(name: str) -> tuple[str, int]:
     Raises:
         InvalidInput: the name is not of the form POLICY@vN.
     """
-    match = _VERSION_NAME.match(name)
+    match = _VERSION_NAME.fullmatch(name)
     if match is None:
         raise InvalidInput(
             f"{name!r} is not the name of a policy version", field="version", remedy="Write POLICY@vN, e.g. support@v3."

@@ -171,6 +171,8 @@ Unit = Annotated[float, Field(ge=-1, le=1)]
 
 
 class _FeedbackBody(Body):
+    # Bodies name the signal first and this class last: pydantic takes the configuration of the last base, and an
+    # unknown field must be refused here.
     handle: Annotated[str, StringConstraints(min_length=1, max_length=8_192)] = Field(
         description="the signed handle that came with the answer or comparison"
     )
@@ -182,19 +184,19 @@ class _FeedbackBody(Body):
     supersedes: Id | None = None
 
 
-class ThumbsBody(_FeedbackBody, Thumbs):
+class ThumbsBody(Thumbs, _FeedbackBody):
     kind: Literal["thumbs"]
 
 
-class RatingBody(_FeedbackBody, Rating):
+class RatingBody(Rating, _FeedbackBody):
     kind: Literal["rating"]
 
 
-class ComparisonBody(_FeedbackBody, Comparison):
+class ComparisonBody(Comparison, _FeedbackBody):
     kind: Literal["comparison"]
 
 
-class RankingBody(_FeedbackBody, Ranking):
+class RankingBody(Ranking, _FeedbackBody):
     kind: Literal["ranking"]
 
 
@@ -208,7 +210,7 @@ class CommentBody(_FeedbackBody):
     comment: Text
 
 
-class OutcomeBody(_FeedbackBody, Outcome):
+class OutcomeBody(Outcome, _FeedbackBody):
     kind: Literal["outcome"]
 
 
