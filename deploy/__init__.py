@@ -1,0 +1,1 @@
+"""The front door: the `attune` command, the demo, and what runs Attune somewhere."""

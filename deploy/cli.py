@@ -1,0 +1,124 @@
+"""The `attune` command. Each subcommand is a thin call; what is heavy is imported only when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy import chat as chat_command
+from deploy import keys as keys_command
+from deploy import policy as policy_command
+from schemas.errors import AttuneError
+
+app = typer.Typer(
+    name="attune",
+    help="A chat server that learns from the people who use it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(policy_command.app, name="policy")
+app.add_typer(keys_command.app, name="keys")
+app.command(name="chat")(chat_command.chat)
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
+
+
+@app.command()
+def serve(config: ConfigFile = Path("server.toml")) -> None:
+    """Serve the chat API, feedback API and admin API, and follow the policy journal."""
+    from server.main import run_server
+    from server.settings import load_settings
+
+    _log_to_stderr()
+    raise typer.Exit(run_server(load_settings(config)))
+
+
+@app.command()
+def train(
+    config: ConfigFile = Path("trainer.toml"),
+    once: Annotated[bool, typer.Option("--once", help="Do one turn, then stop (exit code 3: nothing to do).")] = False,
+) -> None:
+    """Turn feedback into versions, for ever."""
+    from trainer.main import run_trainer
+    from trainer.settings import load_settings
+
+    _log_to_stderr()
+    raise typer.Exit(run_trainer(load_settings(config), once=once))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where server.toml and trainer.toml go.")] = Path("."),
+    model: Annotated[str, typer.Option(help="A Hugging Face model: name or path.")] = "Qwen/Qwen3-0.6B",
+    policy: Annotated[str, typer.Option(help="The public name of the policy.")] = "support",
+    log: Annotated[str, typer.Option(help="Event log: sqlite:///PATH or kafka://HOST:PORT.")] = "sqlite:///log.db",
+) -> None:
+    """Write configurations for a server and a trainer that belong together, and make their first API keys."""
+    from deploy.init import write_home
+
+    console = Console()
+    home = write_home(folder, model=model, policy=policy, log=log)
+    console.print(f"Wrote [b]{home.server}[/b] and [b]{home.trainer}[/b]. Keys, shown this once:")
+    console.print(f"  app    {home.app_key}\n  admin  {home.admin_key}", highlight=False)
+    console.print(f"Next:  attune serve -c {home.server}   and   attune train -c {home.trainer}", highlight=False)
+
+
+@app.command("check-config")
+def check_config(file: Annotated[Path, typer.Argument(help="A server's or trainer's TOML file.")]) -> None:
+    """Read a configuration as the process would, and show every setting with secrets hidden."""
+    from deploy.check_config import describe
+
+    typer.echo(describe(file))
+
+
+@app.command()
+def sft(
+    demonstrations: Annotated[Path, typer.Option(help="JSONL: one {'messages': [...]} a line, answer last.")],
+    model: Annotated[str, typer.Option(help="Model to start from: name or path.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tuned model or adapter.")],
+    lora: Annotated[bool, typer.Option(help="Train an adapter instead of all weights.")] = False,
+) -> None:
+    """Teach a base model from demonstrations, before any feedback exists."""
+    from trainer.stages import run_sft
+
+    _log_to_stderr()
+    run_sft(demonstrations=demonstrations, model=model, out=out, lora=lora)
+
+
+@app.command()
+def demo(
+    model: Annotated[str | None, typer.Option(help="Any Hugging Face model instead of the tiny one made here.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of the loop.")] = 3,
+    log: Annotated[str, typer.Option(help="sqlite, or kafka for a real broker.")] = "sqlite",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON here as well.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    work: Annotated[Path | None, typer.Option(help="Working folder; default: a new one under .attune/.")] = None,
+) -> None:
+    """Watch the whole loop: made-up users talk to a real server, and it learns what they like."""
+    from deploy.demo.run import DemoOptions, run_demo
+
+    options = DemoOptions(model=model, turns=turns, log=log, keep=keep, report=report, seed=seed, work=work)
+    raise typer.Exit(run_demo(options))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+
+
+def main() -> None:
+    """Run the command; an error raised on purpose ends it with its message alone and exit code 1."""
+    try:
+        app()
+    except AttuneError as error:
+        Console(stderr=True).print(f"[red]attune:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

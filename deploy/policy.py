@@ -1,0 +1,104 @@
+"""`attune policy ...`: look at versions, promote one, take one back. Talks to a running server's admin API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.client import AttuneClient
+
+app = typer.Typer(help="Versions of a policy: list, show, promote, roll back.", no_args_is_help=True)
+Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="The server.")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="ATTUNE_API_KEY", help="A key with the scope admin.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Kept in the journal for ever.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def _client(url: str, api_key: str | None) -> AttuneClient:
+    return AttuneClient(url, api_key)
+
+
+@app.command("list")
+def list_policies(url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Every policy with its stable version and canary."""
+    table = Table("policy", "stable", "canary", "versions", "generation")
+    for state in _client(url, api_key).policies():
+        canary = f"{state['canary']} ({state['canary_share']:.0%})" if state["canary"] else "-"
+        table.add_row(state["policy"], state["stable"], canary, str(len(state["versions"])), str(state["generation"]))
+    Console().print(table)
+
+
+@app.command()
+def show(
+    policy: Annotated[str, typer.Argument(help="e.g. support")],
+    history: Annotated[bool, typer.Option("--history", help="Every journal entry as well.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """The versions of a policy and what this server really serves."""
+    console, client = Console(), _client(url, api_key)
+    _print_state(console, client.policy(policy))
+    if history:
+        table = Table("when", "entry", "version", "by", "outcome", "reason", title="journal")
+        for line in client.history(policy):
+            outcome = "applied" if line["applied"] else f"refused: {line['refused']}"
+            version = line.get("version")
+            table.add_row(
+                _when(line["at"]), line["entry"], version or "-", line["actor"], outcome, line.get("reason", "")
+            )
+        console.print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="e.g. support@v3")],
+    reason: Reason = "promoted by hand",
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Make a version the stable one."""
+    state = _client(url, api_key).promote(version.partition("@")[0], version, reason)
+    _print_state(Console(), state)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="A policy (its stable version is taken back), or a version of it.")],
+    to: Annotated[str | None, typer.Option(help="The version to go back to; default: the stable one before.")] = None,
+    reason: Reason = "rolled back by hand",
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Take a version back."""
+    policy, at, _ = name.partition("@")
+    state = _client(url, api_key).rollback(policy, version=name if at else None, to=to, reason=reason)
+    _print_state(Console(), state)
+
+
+def _print_state(console: Console, state: dict[str, Any]) -> None:
+    table = Table("version", "stage", "since", "parent", "KL to base (nats/seq)", "reason", title=state["policy"])
+    styles = {"stable": "bold green", "canary": "yellow", "rolled_back": "red", "rejected": "red"}
+    for version in state["versions"]:
+        table.add_row(
+            version["version"],
+            version["stage"],
+            _when(version["since"]),
+            version["parent"] or "-",
+            f"{version['kl_nats_per_sequence']:.3f}",
+            version["reason"],
+            style=styles.get(version["stage"], ""),
+        )
+    console.print(table)
+    console.print(f"loaded here: {', '.join(state['serving'])}", highlight=False)
+    for version, why in state.get("refused", {}).items():
+        console.print(f"[red]refused here:[/red] {version}: {why}", highlight=False)
+    if "seconds" in state:
+        console.print(f"in effect after {state['seconds']:.3f} s", highlight=False)
+
+
+def _when(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else "-"
