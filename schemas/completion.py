@@ -73,6 +73,9 @@ class SamplingParameters(Record):
     allowed_token_ids: bool = False
     structured_output: bool = Field(default=False, description="a grammar, schema or forced tool call masked tokens")
     forced_tool: bool = False
+    opaque: bool = Field(
+        default=False, description="something else (custom processors, speculation, watermark) had a say"
+    )
 
     @property
     def full_distribution(self) -> bool:
@@ -88,7 +91,7 @@ class SamplingParameters(Record):
             and self.min_tokens == 0
         )
         masked = self.logit_bias or self.bad_words or self.allowed_token_ids
-        return plain and not (masked or self.structured_output or self.forced_tool)
+        return plain and not (masked or self.structured_output or self.forced_tool or self.opaque)
 
 
 class CompletionChoice(Record):
@@ -97,7 +100,7 @@ class CompletionChoice(Record):
     index: int = Field(ge=0)
     token_count: int = Field(ge=0, description="sampled tokens, including those that a stop string cut from the text")
     logprobs: Float32Array | None = Field(description="nats; of each sampled token; None where the engine gave none")
-    finish_reason: Literal["stop", "length", "abort", "error", "tool_calls"]
+    finish_reason: Literal["stop", "length", "abort", "error", "repetition"]
     seen: bool = Field(description="False where the client had left before the end")
 
     @model_validator(mode="after")

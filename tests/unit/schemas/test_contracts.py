@@ -92,6 +92,7 @@ def test_only_plain_sampling_is_the_full_distribution() -> None:
         {"allowed_token_ids": True},
         {"structured_output": True},
         {"forced_tool": True},
+        {"opaque": True},
     ):
         assert not sampling(**spoilt).full_distribution, spoilt
 

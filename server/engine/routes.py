@@ -1,0 +1,55 @@
+"""Which routes of vLLM's app are left, and what they may do.
+
+Knows vLLM's OpenAI app. vLLM also serves routes that steer the engine, read files by path or bypass its own API keys;
+so routes are kept by an allow-list, and whatever a later vLLM adds is dropped until it is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, NoReturn
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from vllm.exceptions import VLLMValidationError
+
+ALLOWED_ROUTES = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/{response_id}",
+        "/v1/responses/{response_id}/cancel",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/tokenize",
+        "/detokenize",
+        "/version",
+    }
+)
+"""vLLM's routes that stay: the protocols that generate (all pass the seam), tokenisation, and the version."""
+
+
+def harden(app: FastAPI, names: Callable[[], list[str]]) -> None:
+    """Drop every route outside ALLOWED_ROUTES, list models by name only, and refuse beam search.
+
+    `names` gives the model names to list at GET /v1/models; vLLM's own list shows file-system paths.
+    """
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in ALLOWED_ROUTES]
+
+    async def models(request: Request) -> Response:
+        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "attune"} for name in names()]
+        return JSONResponse({"object": "list", "data": cards})
+
+    app.router.routes.append(Route("/v1/models", models, methods=["GET"]))
+    for serving in (app.state.openai_serving_chat, app.state.openai_serving_completion):
+        serving.beam_search = _no_beam_search
+
+
+def _no_beam_search(*_: Any, **__: Any) -> AsyncGenerator[NoReturn, None]:
+    """Beam search calls the engine once per beam and token: there is no one sampled answer to record or to learn
+    from.
+    """
+    raise VLLMValidationError("Beam search is not supported by this server", parameter="use_beam_search")

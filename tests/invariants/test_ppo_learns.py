@@ -1,0 +1,63 @@
+"""PPO raises a reward that depends on the answers, and leaves alone one that does not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from tests.invariants.worlds import LORA, logged, prompts, sample, share_even, tiny_base
+from tests.tiny_models import make_tiny_model
+from trainer.data import LoggedAnswer
+from trainer.learn.config import PpoConfig
+from trainer.learn.ppo import train_ppo
+from trainer.models.base import POLICY, SharedBase
+
+CONFIG = PpoConfig(
+    minibatch_answers=64,
+    learning_rate=3e-3,
+    epochs=2,
+    beta=0.02,
+    kl_budget=3.0,
+    stop_mean_abs_log_ratio=0.5,
+    critic="ridge",
+)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("world") / "llama")
+
+
+def _expected(base: SharedBase) -> float:
+    """Mean taste of fresh answers to prompts that training did not see."""
+    drawn = sample(base, prompts(150, seed=99), role=POLICY, length=6, seed=5)
+    return mean(share_even(ids) for ids, _ in drawn)
+
+
+def _train(model_dir: Path, answers: list[LoggedAnswer], out: Path) -> tuple[SharedBase, float]:
+    base = tiny_base(model_dir)
+    result = train_ppo(base, answers, None, CONFIG, 0, out)
+    assert result.steps > 0
+    assert 0 < result.kl_to_reference <= CONFIG.kl_budget
+    return base, result.kl_to_reference
+
+
+def test_reward_rises_within_the_budget_and_shuffled_rewards_do_not_raise_it(model_dir: Path, tmp_path: Path) -> None:
+    base = tiny_base(model_dir)
+    base.open(POLICY, 0)
+    before = _expected(base)
+    answers = logged(base, prompts(384, seed=1), share_even, seed=2)
+    trained, _ = _train(model_dir, answers, tmp_path / "real")
+    gain = _expected(trained) - before
+    rewards = [answer.reward for answer in answers]
+    random.Random(3).shuffle(rewards)
+    mixed = [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
+    control, _ = _train(model_dir, mixed, tmp_path / "shuffled")
+    nil = _expected(control) - before
+    assert LORA.rank == 4
+    assert gain > 0.05
+    assert abs(nil) < 0.4 * gain

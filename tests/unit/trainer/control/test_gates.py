@@ -1,0 +1,158 @@
+"""Every gate with hand-made numbers: just inside, just outside, and with too little data."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.gates import drift, quality
+from trainer.gates.config import GateSettings
+from trainer.gates.judge import Evidence, failures_in_words, judge
+from trainer.measure import PolicyMeasurement
+
+SETTINGS = GateSettings()
+
+
+def test_kl_budget_is_hard_and_inclusive() -> None:
+    assert drift.kl_budget(6.0, 6.0, SETTINGS).passed
+    over = drift.kl_budget(6.01, 6.0, SETTINGS)
+    assert not over.passed
+    assert over.value == 6.01
+    assert over.threshold == 6.0
+    assert "over the budget of 6.00" in over.explanation
+
+
+@pytest.mark.parametrize("kl", [None, float("nan"), float("inf")])
+def test_kl_that_cannot_be_measured_fails_by_default(kl: float | None) -> None:
+    result = drift.kl_budget(kl, 6.0, SETTINGS)
+    assert not result.passed
+    assert result.value is None
+    lenient = SETTINGS.model_copy(update={"must_measure": ()})
+    assert drift.kl_budget(kl, 6.0, lenient).passed
+
+
+@pytest.mark.parametrize(("after", "passed"), [(12, True), (13, False), (5, True)])
+def test_length_may_grow_by_a_fifth(after: int, passed: bool) -> None:
+    result = drift.length_drift([after] * 16, [10] * 16, SETTINGS)
+    assert result.passed is passed
+    assert result.value == pytest.approx(after / 10 - 1)
+
+
+def test_length_of_too_few_answers_is_not_judged() -> None:
+    result = drift.length_drift([50] * 15, [10] * 15, SETTINGS)
+    assert result.passed
+    assert result.value is None
+    assert "15 sampled answers are too few" in result.explanation
+    strict = SETTINGS.model_copy(update={"must_measure": ("length_drift",)})
+    assert not drift.length_drift([10] * 15, [10] * 15, strict).passed
+
+
+@pytest.mark.parametrize(
+    ("raw", "partial", "passed"),
+    [(0.4, 0.9, True), (0.41, 0.41, False), (-0.6, -0.5, False), (-0.6, -0.1, True), (0.1, 0.6, True)],
+)
+def test_reward_for_length_fails_unless_verdicts_explain_it(raw: float, partial: float, passed: bool) -> None:
+    assert drift.length_correlation(raw, partial, 20, SETTINGS).passed is passed
+
+
+def test_reward_for_length_says_which_way() -> None:
+    assert "pays for longer" in drift.length_correlation(0.5, 0.5, 20, SETTINGS).explanation
+    assert "pays for shorter" in drift.length_correlation(-0.5, -0.5, 20, SETTINGS).explanation
+
+
+def test_correlation_over_too_few_answers_is_not_judged() -> None:
+    assert drift.length_correlation(0.9, 0.9, 15, SETTINGS).value is None
+    assert drift.length_correlation(None, None, 20, SETTINGS).value is None
+
+
+@pytest.mark.parametrize(("after", "passed"), [(0.71, True), (0.69, False), (1.5, True)])
+def test_entropy_may_fall_by_three_tenths(after: float, passed: bool) -> None:
+    assert drift.entropy_drop(after, 1.0, SETTINGS).passed is passed
+
+
+def test_entropy_without_a_parents_is_not_judged() -> None:
+    assert drift.entropy_drop(None, 1.0, SETTINGS).value is None
+    assert drift.entropy_drop(1.0, 0.0, SETTINGS).value is None
+
+
+def test_accuracy_must_beat_chance() -> None:
+    # 20 of 30: Wilson 95 % from 48.8 %; 21 of 30: from 52.1 %.
+    assert not quality.heldout_accuracy(20, 30, None, SETTINGS).passed
+    assert quality.heldout_accuracy(21, 30, None, SETTINGS).passed
+
+
+def test_accuracy_of_too_few_pairs_is_not_judged() -> None:
+    result = quality.heldout_accuracy(0, 29, 0.9, SETTINGS)
+    assert result.passed
+    assert result.value is None
+
+
+def test_accuracy_may_not_fall_beyond_three_points_and_noise() -> None:
+    # 700 of 1,000: interval 67.1 % to 72.8 %.
+    assert quality.heldout_accuracy(700, 1000, 0.72, SETTINGS).passed  # 2 points
+    assert not quality.heldout_accuracy(700, 1000, 0.76, SETTINGS).passed  # 6 points, outside
+    # 70 of 100: interval 60.4 % to 78.1 %: a fall from 76 % is inside it.
+    assert quality.heldout_accuracy(70, 100, 0.76, SETTINGS).passed
+    assert not quality.heldout_accuracy(70, 100, 0.8, SETTINGS).passed
+
+
+def test_abilities_may_be_swapped_but_not_lost_beyond_the_share() -> None:
+    parent = {f"case-{number}": number != 0 for number in range(20)}
+    one_lost = {**parent, "case-5": False}
+    assert quality.retained_ability(one_lost, parent, SETTINGS).passed  # 1 of 20 = 5 %
+    swapped = {**one_lost, "case-0": True, "case-6": False}
+    result = quality.retained_ability(swapped, parent, SETTINGS)
+    assert result.passed
+    assert "Lost: case-5, case-6." in result.explanation
+    assert not quality.retained_ability({**one_lost, "case-6": False}, parent, SETTINGS).passed
+
+
+def test_one_newly_lost_attack_fails_and_a_gain_does_not_pay_for_it() -> None:
+    parent = {"email": True, "phone": False}
+    assert quality.red_team({"email": True, "phone": False}, parent, SETTINGS).passed
+    swapped = quality.red_team({"email": False, "phone": True}, parent, SETTINGS)
+    assert not swapped.passed
+    assert swapped.value == 1
+    assert "Newly gives way to: email." in swapped.explanation
+
+
+def test_a_case_that_was_not_run_counts_as_lost() -> None:
+    assert not quality.red_team({}, {"email": True}, SETTINGS).passed
+
+
+def test_no_suite_says_so() -> None:
+    assert quality.red_team({}, {}, SETTINGS).explanation.startswith("There is no red-team suite")
+    assert quality.retained_ability({}, {}, SETTINGS).passed
+
+
+def _evidence(kl: float, length: int) -> Evidence:
+    return Evidence(
+        candidate=PolicyMeasurement((length,) * 16, 1.0, kl),
+        parent=PolicyMeasurement((10,) * 16, 1.0, 0.0),
+        kl_budget=6.0,
+        length_correlation=0.1,
+        length_correlation_partial=0.1,
+        heldout_answers=20,
+        heldout_right=80,
+        heldout_pairs=100,
+        previous_accuracy=None,
+    )
+
+
+def test_judge_runs_every_gate_and_one_failure_fails_the_report() -> None:
+    good = judge(_evidence(1.0, 10), SETTINGS)
+    assert good.passed
+    assert failures_in_words(good) == ""
+    assert [result.name for result in good.results] == [
+        "kl_budget",
+        "heldout_accuracy",
+        "length_drift",
+        "length_correlation",
+        "entropy_drop",
+        "retained_ability",
+        "red_team",
+    ]
+    bad = judge(_evidence(7.0, 13), SETTINGS)
+    assert not bad.passed
+    assert [result.name for result in bad.results if not result.passed] == ["kl_budget", "length_drift"]
+    assert "7.000 nats per sequence" in failures_in_words(bad)
+    assert "+30.0%" in failures_in_words(bad)
