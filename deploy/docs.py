@@ -27,7 +27,7 @@ def events_page() -> str:
         NOTICE,
         "# Events\n",
         "CloudEvents 1.0 in binary mode: headers `ce_specversion`, `ce_id`, `ce_type`, `ce_source`, `ce_subject` (the",
-        "policy), `ce_time`; JSON body. Changes within a major version are additive: readers ignore fields that they do",
+        "policy), `ce_time`; JSON body. Changes within a major version are additive: readers ignore fields they do",
         "not know. Number arrays are base64 of little-endian 4-byte values. `Sealed` parts are AES-256-GCM ciphertext",
         "under the subject's key.\n",
         "## Topics\n",
@@ -59,8 +59,9 @@ def _intro(schema: dict[str, Any]) -> str:
 
 def settings_page() -> str:
     """The page of every setting of both processes."""
-    from server.settings import ServerSettings
     from trainer.settings import TrainerSettings
+
+    from server.settings import ServerSettings
 
     parts = [
         NOTICE,

@@ -11,12 +11,28 @@ from pathlib import Path
 
 import torch
 
-from trainer.data import LoggedAnswer
-from trainer.learn.config import LoraSettings
+from tests.tiny_models import make_tiny_model
+from trainer.data import Demonstration, LoggedAnswer
+from trainer.learn.config import LoraSettings, SftConfig
+from trainer.learn.sft import train_sft
 from trainer.models.base import POLICY, SharedBase
 
 LORA = LoraSettings(rank=4, alpha=8)
-VOCAB = 300
+FRIENDLY, GRUFF = (10, 12), (11, 13)
+"""(opening token, closing token) of the two ways in which the base answers, each equally often."""
+LENGTH = 5
+"""Tokens of an answer: opening, the three tokens of the prompt, closing."""
+
+
+def make_world(folder: Path) -> Path:
+    """Write a tiny base that has learned to repeat three tokens between an opening and a closing, and return it."""
+    rng = random.Random(0)
+    fresh = make_tiny_model(folder / "fresh")
+    demonstrations = [
+        Demonstration(question, (rng.choice((10, 11)), *question, rng.choice((12, 13)))) for question in prompts(1500, 7)
+    ]
+    config = SftConfig(epochs=1, learning_rate=3e-3, batch_tokens=256)
+    return train_sft(fresh, demonstrations, config, folder / "base")
 
 
 def tiny_base(model_dir: Path) -> SharedBase:
@@ -25,23 +41,23 @@ def tiny_base(model_dir: Path) -> SharedBase:
 
 
 def prompts(count: int, seed: int) -> list[tuple[int, ...]]:
-    """Random prompts of 2 to 6 tokens."""
+    """Random prompts of three tokens out of sixteen."""
     rng = random.Random(seed)
-    return [tuple(rng.randrange(6, VOCAB) for _ in range(rng.randint(2, 6))) for _ in range(count)]
+    return [tuple(rng.randrange(20, 36) for _ in range(3)) for _ in range(count)]
 
 
 @torch.no_grad()
 def sample(
-    base: SharedBase, questions: Sequence[tuple[int, ...]], *, role: str | None, length: int, seed: int, heat: float = 1.0
+    base: SharedBase, questions: Sequence[tuple[int, ...]], *, role: str | None, seed: int, heat: float = 1.0
 ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Answers of `length` tokens with the logprob of each token, drawn at temperature `heat` by the role."""
+    """Answers of `LENGTH` tokens with the logprob of each token, drawn at temperature `heat` by the role."""
     generator = torch.Generator().manual_seed(seed)
     answers = []
     with base.role(role):
         for prompt in questions:
             ids = list(prompt)
             logprobs = []
-            for _ in range(length):
+            for _ in range(LENGTH):
                 logits = base.module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float() / heat
                 log_p = torch.log_softmax(logits, -1)
                 token = int(torch.multinomial(log_p.exp(), 1, generator=generator))
@@ -57,13 +73,12 @@ def logged(
     reward: Callable[[Sequence[int]], float] | None,
     *,
     seed: int,
-    length: int = 6,
     heat: float = 1.0,
     version: int = 0,
 ) -> list[LoggedAnswer]:
     """Answers of the base (version 0) or of the policy, as the log would hold them, with standardised rewards."""
     role = None if version == 0 else POLICY
-    drawn = sample(base, questions, role=role, length=length, seed=seed, heat=heat)
+    drawn = sample(base, questions, role=role, seed=seed, heat=heat)
     rewards = torch.tensor([0.0 if reward is None else reward(ids) for ids, _ in drawn])
     if reward is not None:
         rewards = (rewards - rewards.mean()) / rewards.std().clamp(min=1e-6)
@@ -86,6 +101,6 @@ def logged(
     ]
 
 
-def share_even(ids: Sequence[int]) -> float:
-    """The tiny world's taste: the share of even token ids."""
-    return sum(token % 2 == 0 for token in ids) / len(ids)
+def taste(ids: Sequence[int]) -> float:
+    """The tiny world's taste: a friendly opening, and half as much a friendly end."""
+    return 1.0 * (ids[0] == FRIENDLY[0]) + 0.5 * (ids[-1] == FRIENDLY[1])

@@ -128,6 +128,7 @@ def _evidence(kl: float, length: int) -> Evidence:
     return Evidence(
         candidate=PolicyMeasurement((length,) * 16, 1.0, kl),
         parent=PolicyMeasurement((10,) * 16, 1.0, 0.0),
+        kl_nats_per_sequence=kl,
         kl_budget=6.0,
         length_correlation=0.1,
         length_correlation_partial=0.1,

@@ -1,0 +1,79 @@
+"""Child processes of the demo: started with a log file, watched, and ended whatever happens.
+
+Knows commands and log files; knows nothing of what the children do.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 25
+
+
+@dataclass
+class Child:
+    """One child process. `stop` it, or use it as a context manager."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    def check(self) -> None:
+        """Raise Unavailable, with the last lines of its log, if the child has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise Unavailable(f"the {self.name} ended early with code {code}. The end of {self.log_file}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+    def stop(self, patience_s: float = 20.0) -> int:
+        """Ask it to end, kill it and its children where that takes too long; its exit code. Harmless when it is over."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                log.warning("the %s did not end within %.0f s and is killed", self.name, patience_s)
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(name: str, arguments: Sequence[str], log_file: Path, environment: Mapping[str, str] | None = None) -> Child:
+    """Run `python ARGUMENTS` with this interpreter, its output going to `log_file`.
+
+    The child leads a process group of its own, so that an interrupt at the terminal reaches only the demo, which then
+    ends its children in order.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - fixed arguments, this interpreter
+            [sys.executable, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    return Child(name, process, log_file)

@@ -1,0 +1,161 @@
+"""The policy journal as its readers and writers use it: the fold of `schemas.lifecycle` over one topic of the log.
+
+There is no compare-and-append: a proposal is appended, then read back with all that came before it, and the fold says
+what became of it. Knows no policy's meaning; never spools and never retries (a promotion replayed later would be an
+incident).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from exchange.log import EventLog, Position, StoredRecord, TopicPartition
+from schemas.errors import ConfigError, InvalidInput, Refused, Unavailable
+from schemas.event import Event
+from schemas.journal import ENTRY, Entry, JournalEntry
+from schemas.lifecycle import Outcome, PolicyState, fold, initial_state
+from schemas.topics import POLICY
+from schemas.wire import decode_event, encode_event
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JournalLine:
+    """One entry, where it lies, and what became of it."""
+
+    position: Position
+    entry: Entry
+    outcome: Outcome
+
+
+class PolicyJournal:
+    """The state of every policy, as of the last `refresh` or `propose`. Thread-safe.
+
+    Args:
+        log: stays the caller's to close.
+        read_timeout_s: how long reading up to the end of the log may take before it counts as unreachable.
+        source: names this process in what it writes, e.g. `attune/trainer`.
+    """
+
+    def __init__(self, log: EventLog, *, read_timeout_s: float = 10.0, source: str = "attune") -> None:
+        partitions = log.partitions(POLICY.name)
+        if len(partitions) != 1:
+            raise ConfigError(
+                f"the topic {POLICY.name} has {len(partitions)} partitions; a journal has one order, so one partition",
+                remedy="Delete the topic and let Attune make it.",
+            )
+        self._log = log
+        self._read_timeout_s = read_timeout_s
+        self._source = source
+        self._place = TopicPartition(POLICY.name, partitions[0])
+        self._reader = log.reader({self._place: 0})
+        self._reading = threading.Lock()
+        self._folding = threading.Lock()
+        self._states: dict[str, PolicyState] = {}
+        self._lines: dict[str, list[JournalLine]] = {}
+        self._unreadable = 0
+
+    @property
+    def unreadable(self) -> int:
+        """Records that were skipped because they are no journal entry that this code knows."""
+        return self._unreadable
+
+    def refresh(self, timeout_s: float = 0.0) -> bool:
+        """Read all that is on the log now, waiting up to `timeout_s` where there is nothing new.
+
+        Returns whether anything new was read. `state` and `history` of other threads never wait for it.
+
+        Raises:
+            Unavailable: the log cannot be reached, or its end was not reached in time.
+        """
+        with self._reading:
+            return self._read(timeout_s)
+
+    def state(self, policy: str) -> PolicyState:
+        """A policy as last read; one without entries serves its base."""
+        with self._folding:
+            return self._states.get(policy) or initial_state(policy)
+
+    def history(self, policy: str) -> list[JournalLine]:
+        """The entries of a policy with their outcomes, oldest first; what was delivered twice shows once."""
+        with self._folding:
+            return list(self._lines.get(policy, ()))
+
+    def policies(self) -> tuple[str, ...]:
+        """The policies that have entries, sorted."""
+        with self._folding:
+            return tuple(sorted(self._states))
+
+    def propose(self, entry: Entry) -> PolicyState:
+        """Append an entry and read back what became of it; returns the policy's state, read up to there or later.
+
+        Raises:
+            Refused: the entry changed nothing; the message says why.
+            Unavailable: the log cannot be reached. Whether the entry is on it is not known: read before trying again,
+                or propose the same entry (the same id) again.
+        """
+        self._log.append([encode_event(entry, source=self._source)])
+        deadline = time.monotonic() + self._read_timeout_s
+        while (outcome := self.state(entry.policy).outcomes.get(entry.id)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable(f"the journal entry {entry.id} was appended but could not be read back in time")
+            self.refresh(min(left, 1.0))
+        if not outcome.applied:
+            raise Refused(outcome.reason)
+        return self.state(entry.policy)
+
+    def close(self) -> None:
+        """Stop reading. The log stays open."""
+        with self._reading:
+            self._reader.close()
+
+    def _read(self, timeout_s: float) -> bool:
+        records = self._reader.poll(timeout_s=timeout_s)
+        self._fold(records)
+        new = bool(records)
+        end = self._log.end_offset(self._place)
+        deadline = time.monotonic() + self._read_timeout_s
+        while self._reader.positions()[self._place] < end:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the policy journal could not be read up to offset {end} in time")
+            records = self._reader.poll(timeout_s=0.1)
+            self._fold(records)
+            new = new or bool(records)
+        return new
+
+    def _fold(self, records: list[StoredRecord]) -> None:
+        for record in records:
+            entry = self._decode(record)
+            if entry is None:
+                continue
+            before = self.state(entry.policy)
+            after = fold(before, entry)
+            if after is before:  # delivered twice
+                continue
+            line = JournalLine(record.position, entry, after.outcomes[entry.id])
+            with self._folding:
+                self._states[entry.policy] = after
+                self._lines.setdefault(entry.policy, []).append(line)
+
+    def _decode(self, record: StoredRecord) -> Entry | None:
+        """The entry, or None where there is none: one foreign record must not stop every replica for good."""
+        try:
+            event: Event = decode_event(record.value, record.headers)
+        except InvalidInput as error:
+            self._skip(record, str(error))
+            return None
+        if not isinstance(event, JournalEntry):
+            self._skip(record, f"a {event.wire_type()} is no journal entry")
+            return None
+        return ENTRY.validate_python(event)
+
+    def _skip(self, record: StoredRecord, why: str) -> None:
+        self._unreadable += 1
+        log.warning(
+            "skipped record %d of %s (%d so far): %s", record.position.offset, self._place, self._unreadable, why
+        )

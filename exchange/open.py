@@ -1,0 +1,80 @@
+"""From a URL in the settings to the implementation of a port. The only place that knows them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exchange.keys import KeyStore
+from exchange.log import EventLog
+from exchange.registry import Registry
+from schemas.errors import ConfigError
+
+_SQLITE = "sqlite:///"
+_KAFKA = "kafka://"
+_MEMORY = "memory:"
+
+
+def open_log(url: str) -> EventLog:
+    """The event log at `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or `kafka://HOST:PORT,HOST:PORT`.
+
+    Each call for `memory:` makes an empty log of its own.
+
+    Raises:
+        ConfigError: no such kind of log.
+        Unavailable: it cannot be reached.
+    """
+    if url == _MEMORY:
+        from exchange.memory import MemoryLog
+
+        return MemoryLog()
+    if url.startswith(_SQLITE):
+        from exchange.sqlite import SqliteLog
+
+        return SqliteLog(_path(url, "log"))
+    if url.startswith(_KAFKA):
+        from exchange.kafka import KafkaLog
+
+        return KafkaLog([server for server in url.removeprefix(_KAFKA).strip("/").split(",") if server])
+    raise ConfigError(
+        f"{url!r} is no event log", field="log", remedy="Write memory:, sqlite:///PATH or kafka://HOST:PORT."
+    )
+
+
+def open_registry(url: str) -> Registry:
+    """The registry at `memory:`, `file:///absolute`, `file:relative`, or any URL fsspec knows (`s3://bucket/prefix`).
+
+    Raises:
+        ConfigError: no such kind of store, or its driver is not installed.
+    """
+    if url == _MEMORY:
+        from exchange.memory import MemoryRegistry
+
+        return MemoryRegistry()
+    from exchange.registry_fs import FilesystemRegistry
+
+    return FilesystemRegistry.at(url)
+
+
+def open_keys(url: str) -> KeyStore:
+    """The key store at `memory:`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+
+    Raises:
+        ConfigError: no such kind of store.
+        Unavailable: it cannot be opened.
+    """
+    if url == _MEMORY:
+        from exchange.memory import MemoryKeys
+
+        return MemoryKeys()
+    if url.startswith(_SQLITE):
+        from exchange.keys_sqlite import SqliteKeys
+
+        return SqliteKeys(_path(url, "keys"))
+    raise ConfigError(f"{url!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH.")
+
+
+def _path(url: str, field: str) -> Path:
+    path = url.removeprefix(_SQLITE)
+    if not path:
+        raise ConfigError(f"{url!r} names no file", field=field, remedy="Write sqlite:///PATH.")
+    return Path(path)

@@ -1,0 +1,1 @@
+"""The maths, as pure functions: tensors in, losses and named metrics out. No models, no files, no randomness."""

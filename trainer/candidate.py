@@ -1,0 +1,300 @@
+"""From a dataset to a judged candidate: reward model, offline PPO, measurements, gates, probes.
+
+Each step leaves a folder or file in the turn's folder when it is done and is skipped when that is there, so an
+interrupted turn goes on where it stopped and ends with the same bytes. Knows the learner; knows no log and no journal.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from schemas.base import Record
+from schemas.errors import Conflict, IntegrityError
+from schemas.manifests import GateReport, Probe, canonical_json
+from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.gates.judge import Evidence, judge
+from trainer.learn.config import PpoConfig
+from trainer.learn.ppo import PPOResult, train_ppo
+from trainer.learn.reward import train_reward_model
+from trainer.learn.reward_model import RewardModel
+from trainer.measure import PolicyMeasurement, answer_logprobs, measure_policy
+from trainer.models.adapter import load_role
+from trainer.models.base import POLICY, SharedBase
+from trainer.progress import Reporter
+from trainer.sample import render_chat, sample
+from trainer.settings import TrainerSettings
+from trainer.state import write_whole
+from trainer.suites.cases import SuiteCase
+from trainer.suites.run import run_suite
+
+_PROBES = 3
+_PROBE_TOKENS = 16
+_R = TypeVar("_R", bound=Record)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What one turn learns from and is judged on; nobody's label is in both."""
+
+    answers: Sequence[LoggedAnswer]
+    """For PPO."""
+    pairs: Sequence[PreferencePair]
+    thumbs: Sequence[ThumbedAnswer]
+    heldout_pairs: Sequence[PreferencePair]
+    heldout_thumbs: Sequence[ThumbedAnswer]
+    prompts: Sequence[tuple[int, ...]]
+    """For candidate and parent to answer."""
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The fixed questions."""
+
+    ability: Sequence[SuiteCase]
+    red_team: Sequence[SuiteCase]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a candidate is compared with."""
+
+    parent: Path | None
+    """Folder of the parent's adapter; None where the parent is the base."""
+    beta: float | None
+    """KL coefficient that the parent's run ended with; None: the settings'."""
+    reward_model: Path | None
+    """Folder of the reward model before; None for the first."""
+
+
+class Learned(Record):
+    """What PPO did, kept beside its adapter."""
+
+    steps: int = Field(description="optimiser steps made")
+    stopped: str | None = Field(description="why it ended before its last step")
+    kl: float = Field(description="to the frozen base on logged answers, nats per sequence")
+    metrics: dict[str, float]
+
+
+class Judgement(Record):
+    """What the gates said of a candidate, and what the server will check."""
+
+    gates: GateReport
+    kl_nats_per_sequence: float
+    accuracy: float | None
+    metrics: dict[str, float]
+    probes: tuple[Probe, ...]
+
+
+class Workshop:
+    """One turn's learning on one base model in memory.
+
+    Args:
+        work: the turn's folder.
+        progress: called at every step; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        base: SharedBase,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: TrainerSettings,
+        work: Path,
+        progress: Reporter,
+    ) -> None:
+        self._base = base
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._work = work
+        self._progress = progress
+
+    @property
+    def adapter(self) -> Path:
+        """Where the candidate's files lie once it is trained."""
+        return self._work / "ppo" / "adapter"
+
+    @property
+    def reward_folder(self) -> Path:
+        """Where the reward model lies once it is trained."""
+        return self._work / "reward"
+
+    def train_reward(self, data: TrainingData) -> RewardModel:
+        """The turn's reward model, fresh on all labels so far."""
+        if self.reward_folder.is_dir():
+            return RewardModel.load(self._base, self.reward_folder)
+        model = train_reward_model(
+            self._base,
+            data.pairs,
+            data.thumbs,
+            self._settings.reward_model,
+            self._settings.seed,
+            reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
+            progress=self._progress,
+        )
+        model.save(self.reward_folder)
+        return model
+
+    def train_policy(self, data: TrainingData, reward: RewardModel, before: Before) -> Learned:
+        """PPO on the logged answers, from the parent's adapter, with the frozen base as reference."""
+        kept, checkpoints = self._work / "learned.json", self._work / "checkpoints"
+        if self.adapter.is_dir() and kept.exists():
+            return _read(kept, Learned)
+        config = self._settings.ppo
+        if before.beta is not None:
+            config = config.model_copy(update={"beta": before.beta})
+        try:
+            result = self._ppo(data, reward, config, before, checkpoints if any(checkpoints.glob("step-*")) else None)
+        except Conflict:
+            # Someone's data was erased since, so the checkpoint is of answers that may not be used any more.
+            shutil.rmtree(checkpoints)
+            result = self._ppo(data, reward, config, before, None)
+        last = dict(result.history[-1]) if result.history else {}
+        learned = Learned(
+            steps=result.steps,
+            stopped=result.stopped,
+            kl=result.kl_to_reference,
+            metrics=_finite({**last, **result.figures, "beta_next": result.beta, "steps": float(result.steps)}),
+        )
+        write_whole(kept, canonical_json(learned))
+        return learned
+
+    def _ppo(
+        self, data: TrainingData, reward: RewardModel, config: PpoConfig, before: Before, resume_from: Path | None
+    ) -> PPOResult:
+        return train_ppo(
+            self._base,
+            data.answers,
+            reward,
+            config,
+            self._settings.seed,
+            _fresh(self._work / "ppo"),
+            start_from=before.parent,
+            resume_from=resume_from,
+            checkpoint_dir=self._work / "checkpoints",
+            progress=self._progress,
+        )
+
+    def judge(
+        self, data: TrainingData, reward: RewardModel, learned: Learned, before: Before, suites: Suites
+    ) -> Judgement:
+        """Measure candidate and parent on the same prompts and cases, and put them to the gates."""
+        kept = self._work / "judgement.json"
+        if kept.exists():
+            return _read(kept, Judgement)
+        untied = [pair for pair in data.heldout_pairs if not pair.tie]
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        previous = self._previous_accuracy(untied, before)
+        self._progress("measure parent", 0, 1, {})
+        parent, ability_parent, attacks_parent = self._look_at(before.parent, data, suites)
+        self._progress("measure parent", 1, 1, {})
+        self._progress("measure candidate", 0, 1, {})
+        candidate, ability, attacks = self._look_at(self.adapter, data, suites)
+        self._progress("measure candidate", 1, 1, {})
+        accuracy = figures.get("accuracy_pairs")
+        # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
+        kl = max(learned.kl, candidate.kl_nats_per_sequence or 0.0)
+        evidence = Evidence(
+            candidate=candidate,
+            parent=parent,
+            kl_nats_per_sequence=kl,
+            kl_budget=self._settings.ppo.kl_budget,
+            length_correlation=figures.get("corr_reward_length"),
+            length_correlation_partial=figures.get("corr_reward_length_partial"),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_right=(accuracy or 0.0) * len(untied),
+            heldout_pairs=len(untied),
+            previous_accuracy=previous,
+            ability=ability,
+            ability_parent=ability_parent,
+            attacks=attacks,
+            attacks_parent=attacks_parent,
+        )
+        judgement = Judgement(
+            gates=judge(evidence, self._settings.gates),
+            kl_nats_per_sequence=kl,
+            accuracy=accuracy,
+            metrics=_finite({**{f"reward_{name}": x for name, x in figures.items()}, **_figures(candidate, parent)}),
+            probes=self._probes(suites),
+        )
+        write_whole(kept, canonical_json(judgement))
+        return judgement
+
+    def _previous_accuracy(self, untied: Sequence[PreferencePair], before: Before) -> float | None:
+        """The reward model before, on the same fresh labels: a harder batch of labels then blames nobody."""
+        if before.reward_model is None or not untied:
+            return None
+        previous = RewardModel.load(self._base, before.reward_model, role="reward-before")
+        return previous.evaluate(untied, ()).get("accuracy_pairs")
+
+    def _look_at(
+        self, adapter: Path | None, data: TrainingData, suites: Suites
+    ) -> tuple[PolicyMeasurement, dict[str, bool], dict[str, bool]]:
+        gates, role = self._settings.gates, None if adapter is None else POLICY
+        if adapter is not None:
+            load_role(self._base, POLICY, adapter)
+        measurement = measure_policy(
+            self._base,
+            role,
+            data.prompts[: gates.prompts],
+            max_new_tokens=gates.max_new_tokens,
+            batch_size=gates.batch_size,
+            token_budget=self._settings.ppo.micro_batch_tokens,
+            seed=self._settings.seed,
+        )
+        ability, attacks = (
+            run_suite(
+                self._base,
+                role,
+                self._tokenizer,
+                cases,
+                max_new_tokens=self._settings.suites.max_new_tokens,
+                batch_size=gates.batch_size,
+            )
+            for cases in (suites.ability, suites.red_team)
+        )
+        return measurement, ability, attacks
+
+    def _probes(self, suites: Suites) -> tuple[Probe, ...]:
+        """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""
+        prompts = [render_chat(self._tokenizer, case.chat()) for case in [*suites.ability, *suites.red_team][:_PROBES]]
+        answers = sample(self._base, POLICY, prompts, max_new_tokens=_PROBE_TOKENS, greedy=True, seed=0)
+        pairs = list(zip(prompts, answers, strict=True))
+        logprobs = answer_logprobs(self._base, POLICY, pairs, token_budget=self._settings.ppo.micro_batch_tokens)
+        return tuple(
+            Probe(prompt_token_ids=prompt, answer_token_ids=answer, logprobs=found)
+            for (prompt, answer), found in zip(pairs, logprobs, strict=True)
+        )
+
+
+def _figures(candidate: PolicyMeasurement, parent: PolicyMeasurement) -> dict[str, float]:
+    named = {
+        "candidate_kl_fresh_nats_per_sequence": candidate.kl_nats_per_sequence,
+        "candidate_entropy_nats_per_token": candidate.entropy_nats_per_token,
+        "parent_entropy_nats_per_token": parent.entropy_nats_per_token,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _fresh(folder: Path) -> Path:
+    """The path of a folder that does not exist: what a crash left half noted is removed."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
+
+
+def _read(path: Path, model: type[_R]) -> _R:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path} is damaged", remedy="Remove it; the step is done anew.") from error

@@ -1,0 +1,99 @@
+"""The learner's whole input: plain token data, joined, filtered and weighted by someone else.
+
+Knows token ids, logprobs, weights and pseudonyms. Knows nothing of events, consent, stores or text.
+All token ids come from the tokenizer of the base model that is trained; nothing here is ever re-tokenised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class LoggedAnswer:
+    """One sampled answer with the true probability of each of its tokens: what offline PPO learns from.
+
+    Raises:
+        InvalidInput: empty prompt or answer, unequal lengths, or sampling whose logprobs cannot be replayed.
+    """
+
+    sample_id: str
+    """Name of this sample in its snapshot; unique there."""
+    completion_id: str
+    """The engine request that made it."""
+    choice: int
+    """Index of the choice within that request."""
+    prompt_ids: tuple[int, ...]
+    """Token ids the engine saw, chat template applied."""
+    answer_ids: tuple[int, ...]
+    """Sampled token ids, end-of-turn token included where it was sampled."""
+    behaviour_logprobs: tuple[float, ...]
+    """Natural-log probability of each sampled token under the sampling that was done, one per answer token."""
+    temperature: float
+    """Sampling temperature, > 0: logits were divided by it."""
+    top_p: float
+    """Nucleus mass; 1 = off."""
+    top_k: int
+    """Number of candidates kept; 0 = off."""
+    behaviour_version: int
+    """Policy version that sampled it; 0 = base."""
+    reward: float | None
+    """A score from outside that replaces the reward model's (gold controls, tests); None = score it."""
+    group: str
+    """Pseudonymous user, the unit of splits and of statistics."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.answer_ids:
+            raise InvalidInput(f"Sample {self.sample_id} has no prompt or no answer tokens", field="answer_ids")
+        if len(self.answer_ids) != len(self.behaviour_logprobs):
+            raise InvalidInput(f"Sample {self.sample_id} lacks logprobs of some tokens", field="behaviour_logprobs")
+        if not self.temperature > 0:
+            raise InvalidInput(f"Sample {self.sample_id} was decoded greedily", field="temperature")
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two answers to one prompt and which of them was preferred (or that neither was)."""
+
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    tie: bool
+    """The rater called them equal; `chosen_ids` and `rejected_ids` are then in no order."""
+    weight: float
+    """Weight of this pair in the loss; 1/C(k,2) for a pair out of a ranking of k (InstructGPT, section 3.5)."""
+    group: str
+    """Pseudonymous user."""
+    source: str
+    """Kind of feedback it came from: comparison, ranking, rating, correction."""
+    set_id: str
+    """Pairs out of one ranking share it and stay in one batch."""
+
+
+@dataclass(frozen=True)
+class ThumbedAnswer:
+    """One answer with a thumb up or down."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    liked: bool
+    cohort: str
+    """Users of one cohort share a scale and a bias, so that harsh and kind voters can be compared."""
+    weight: float
+    """Inverse propensity of clicking, already clipped."""
+    group: str
+    """Pseudonymous user."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt and the answer to imitate."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+
+TokenPair = tuple[tuple[int, ...], tuple[int, ...]]
+"""(prompt ids, answer ids)."""

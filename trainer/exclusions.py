@@ -1,0 +1,103 @@
+"""Why a word of feedback or an answer is not learnt from. One reason each, by name, tied to an id, so that one thumb can
+be traced.
+
+Knows the reasons; how they are found is in `trainer.join`, `trainer.voices`, `trainer.eligibility`, `trainer.snapshot`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+
+class Reason(StrEnum):
+    """Why something is left out."""
+
+    # The answer is not there, or not yet.
+    NO_COMPLETION = "no_completion"
+    WINDOW_OPEN = "window_open"
+    UNKNOWN_CHOICE = "unknown_choice"
+    EMPTY = "empty"
+    # The person does not want it, or may not say it.
+    ERASED = "erased"
+    NO_CONSENT = "no_consent"
+    RETRACTED = "retracted"
+    FOREIGN_RETRACTION = "foreign_retraction"
+    UNKNOWN_FEEDBACK = "unknown_feedback"
+    # The word does not count.
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
+    MISMATCHED = "mismatched"
+    NEUTRAL = "neutral"
+    NOT_A_PREFERENCE = "not_a_preference"
+    # The logged numbers are not those of plain sampling from this base's policy.
+    WRONG_BASE = "wrong_base"
+    TEMPERATURE_ZERO = "temperature_zero"
+    TRUNCATED_SAMPLING = "truncated_sampling"
+    PENALTIES = "penalties"
+    MASKED = "masked"
+    MISSING_LOGPROBS = "missing_logprobs"
+    OTHER_LOGPROBS = "other_logprobs"
+    # PPO should not learn from it for another cause.
+    CUT_OFF = "cut_off"
+    SHADOW = "shadow"
+    HIDDEN = "hidden"
+    TOO_OLD = "too_old"
+    # The snapshot chose others.
+    SEEN_BEFORE = "seen_before"
+    OVER_CAP = "over_cap"
+
+
+EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
+    {
+        Reason.NO_COMPLETION: "its answer has not come on the log; it waits",
+        Reason.WINDOW_OPEN: "the feedback window of its answer has not passed; it waits",
+        Reason.UNKNOWN_CHOICE: "its completion has no such choice",
+        Reason.EMPTY: "the answer has no tokens",
+        Reason.ERASED: "the person was erased",
+        Reason.NO_CONSENT: "the person has not consented to training, or has withdrawn",
+        Reason.RETRACTED: "the person took it back",
+        Reason.FOREIGN_RETRACTION: "it would take back another person's word",
+        Reason.UNKNOWN_FEEDBACK: "it takes back a word that is not on the log; it waits",
+        Reason.LATE: "it came after the feedback window of its answer",
+        Reason.DUPLICATE: "the person said the same again later, which counts",
+        Reason.SUPERSEDED: "the person said something else later, which counts",
+        Reason.MISMATCHED: "what was said does not fit what it was said of",
+        Reason.NEUTRAL: "three stars say neither good nor bad",
+        Reason.NOT_A_PREFERENCE: "comments and outcomes do not train",
+        Reason.WRONG_BASE: "the answer came from another base model",
+        Reason.TEMPERATURE_ZERO: "decoded greedily: the answer was not sampled",
+        Reason.TRUNCATED_SAMPLING: "top_p, top_k or min_p cut the distribution that it was sampled from",
+        Reason.PENALTIES: "a presence, frequency or repetition penalty changed the distribution",
+        Reason.MASKED: "a grammar, forced tool call, bias, min_tokens or a token list changed the distribution",
+        Reason.MISSING_LOGPROBS: "the logprob of a token is missing or not finite",
+        Reason.OTHER_LOGPROBS: "the logged logprobs are not those of the distribution sampled from",
+        Reason.CUT_OFF: "the answer did not come to its end, or nobody was there to see it",
+        Reason.SHADOW: "a shadow answer, shown to nobody",
+        Reason.HIDDEN: "the answer was not shown",
+        Reason.TOO_OLD: "the version that answered is too many versions old",
+        Reason.SEEN_BEFORE: "PPO had it in an earlier snapshot, and there are new ones",
+        Reason.OVER_CAP: "the snapshot was full of newer ones",
+    }
+)
+
+
+@dataclass(frozen=True, order=True)
+class Exclusion:
+    """One thing left out for one reason. An answer may be left out for several."""
+
+    item: Literal["answer", "feedback"]
+    id: str
+    """Feedback id, or `COMPLETION_ID/CHOICE`."""
+    reason: Reason
+
+
+def count_reasons(exclusions: Iterable[Exclusion], item: Literal["answer", "feedback"]) -> dict[str, int]:
+    """How many of `item` were left out, by reason, in the order of the names."""
+    counted = Counter(str(exclusion.reason) for exclusion in exclusions if exclusion.item == item)
+    return dict(sorted(counted.items()))

@@ -1,0 +1,57 @@
+"""The settings of the gates, each with its unit and where its default comes from ("ours": a choice of this design)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GateName = Literal[
+    "kl_budget",
+    "heldout_accuracy",
+    "length_drift",
+    "length_correlation",
+    "entropy_drop",
+    "retained_ability",
+    "red_team",
+]
+
+
+class GateSettings(BaseModel):
+    """What a candidate must keep to before anybody is served by it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_accuracy_drop: float = Field(
+        0.03, ge=0, le=1, description="held-out accuracy of the reward model may fall by this share of pairs (ours)"
+    )
+    max_length_growth: float = Field(
+        0.2, gt=0, description="mean answer length may grow by this share of the parent's (ours)"
+    )
+    max_length_correlation: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="|correlation| of reward with answer length may reach this, raw or given the verdicts (ours)",
+    )
+    max_entropy_drop: float = Field(
+        0.3, gt=0, le=1, description="mean entropy per token may fall by this share of the parent's (ours)"
+    )
+    max_ability_drop: float = Field(
+        0.05, ge=0, le=1, description="share of the retained-ability cases that may be lost (ours)"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
+    min_pairs: int = Field(
+        30, ge=1, description="held-out pairs below which the reward model's accuracy is not judged (ours)"
+    )
+    min_answers: int = Field(
+        16, ge=3, description="sampled answers below which length, entropy and correlation are not judged (ours)"
+    )
+    must_measure: tuple[GateName, ...] = Field(
+        ("kl_budget",), description="gates that fail where there is too little data; all others pass and say so"
+    )
+    prompts: int = Field(
+        64, ge=1, description="held-out prompts that candidate and parent answer for length, entropy and KL (ours)"
+    )
+    max_new_tokens: int = Field(256, ge=1, description="tokens; longest answer sampled for gates and suites")
+    batch_size: int = Field(32, ge=1, description="answers sampled side by side; bounds memory")

@@ -1,0 +1,116 @@
+"""From the log into the ledger: one policy's completions, feedback, consents and erasures, from where the ledger stands.
+
+Records of other policies are skipped by their header, unread; but a person's consent and erasure hold whatever policy
+they were recorded under. What cannot be read goes to the dead letters with its original bytes, place and reason, and
+reading goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from exchange.log import EventLog, LogReader, StoredRecord, TopicPartition
+from schemas.errors import IntegrityError, InvalidInput
+from schemas.event import Event
+from schemas.events import ConsentChanged, ErasureRequested
+from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
+from schemas.wire import LogRecord, decode_event, header
+from trainer.ledger import STORED, Batch, DeadLetter, Ledger
+
+log = logging.getLogger(__name__)
+_TOPICS = (COMPLETIONS.name, FEEDBACK.name, ERASURES.name)
+_OF_ALL_POLICIES = frozenset({ConsentChanged.wire_type(), ErasureRequested.wire_type()})
+
+
+class Ingest:
+    """Reads a log into a ledger. Not safe for use by two threads at once."""
+
+    def __init__(self, log: EventLog, ledger: Ledger, policy: str) -> None:
+        """Open readers where the ledger stands.
+
+        Raises:
+            IntegrityError: the ledger has read further than the log reaches: it is not the same log.
+            Unavailable: the log cannot be reached.
+        """
+        self._log = log
+        self._ledger = ledger
+        self._policy = policy
+        self._places = [TopicPartition(topic, number) for topic in _TOPICS for number in log.partitions(topic)]
+        for place, offset in ledger.offsets().items():
+            if offset > (end := log.end_offset(place)):
+                raise IntegrityError(
+                    f"the ledger has read {place} up to {offset}, but the log ends at {end}",
+                    remedy="This is another log: point the trainer to the old one, or give it a fresh state_dir.",
+                )
+        self._reader = self._open()
+
+    def pump(self, max_records: int = 1000, timeout_s: float = 0.0) -> int:
+        """Read and store one batch; waits up to `timeout_s` for its first record. Returns how many records were read.
+
+        Raises:
+            Unavailable: the log cannot be reached. Nothing was stored, and the next call reads the same again.
+        """
+        stored = False
+        try:
+            records = self._reader.poll(max_records=max_records, timeout_s=timeout_s)
+            if records:
+                self._store(records)
+            stored = True
+        finally:
+            if not stored:
+                # The reader stands behind a batch that the ledger does not have.
+                self._reader.close()
+                self._reader = self._open()
+        return len(records)
+
+    def lag(self) -> int:
+        """How many offsets the log is ahead of the ledger."""
+        read = self._reader.positions()
+        return sum(max(0, self._log.end_offset(place) - read[place]) for place in self._places)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _open(self) -> LogReader:
+        known = self._ledger.offsets()
+        return self._log.reader({place: known.get(place, 0) for place in self._places})
+
+    def _store(self, records: list[StoredRecord]) -> None:
+        events: list[Event] = []
+        dead: list[tuple[StoredRecord, str]] = []
+        offsets: dict[TopicPartition, int] = {}
+        for record in records:
+            offsets[TopicPartition(record.position.topic, record.position.partition)] = record.position.offset + 1
+            if self._is_foreign(record):
+                continue
+            try:
+                events.append(self._decode(record))
+            except InvalidInput as error:
+                dead.append((record, str(error)))
+        if dead:
+            # Before the ledger's commit: a crash in between buries one twice, which its origin header shows.
+            self._log.append([_dead_letter(record, reason) for record, reason in dead])
+            log.warning("%d records could not be read; the first: %s", len(dead), dead[0][1])
+        letters = [DeadLetter(record.position, reason) for record, reason in dead]
+        self._ledger.write(Batch(events=events, dead_letters=letters, offsets=offsets))
+
+    def _is_foreign(self, record: StoredRecord) -> bool:
+        subject = header(record.headers, "ce_subject")
+        return subject not in (None, self._policy) and header(record.headers, "ce_type") not in _OF_ALL_POLICIES
+
+    def _decode(self, record: StoredRecord) -> Event:
+        event = decode_event(record.value, record.headers)
+        if not isinstance(event, STORED) or event.TOPIC != record.position.topic:
+            raise InvalidInput(f"{event.wire_type()} does not belong in {record.position.topic}", field="ce_type")
+        if header(record.headers, "ce_subject") != event.policy:
+            raise InvalidInput("ce_subject is not the policy in the body", field="ce_subject")
+        return event
+
+
+def _dead_letter(record: StoredRecord, reason: str) -> LogRecord:
+    place = record.position
+    notes = (
+        ("attune_origin", f"{place.topic}/{place.partition}@{place.offset}".encode()),
+        ("attune_reason", reason.encode()),
+    )
+    return LogRecord(topic=DEAD_LETTER.name, key=record.key, value=record.value, headers=(*record.headers, *notes))

@@ -1,0 +1,247 @@
+"""Feedback joined with the answers it speaks of, after a fixed window of event time.
+
+Pure: the same facts give the same result, whatever order they came in and whenever it is asked. The clock is the
+watermark, the latest event time known. An answer is settled once the watermark is a whole window past its end; feedback
+later than the window is left out, so that answers of yesterday and of last month had the same time to be judged. An
+answer that nobody judged is unlabelled, never bad. What is left out has its reason beside its id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.completion import ConsentLevel
+from schemas.feedback import (
+    AnswerTarget,
+    CandidateRef,
+    Comment,
+    Comparison,
+    ComparisonTarget,
+    FeedbackReceived,
+    Outcome,
+    Ranking,
+    Rating,
+    Retraction,
+    Thumbs,
+)
+from trainer.eligibility import Scope, ppo_reasons
+from trainer.exclusions import Exclusion, Reason
+from trainer.facts import Answer, CompletionFacts, Known
+from trainer.voices import Voice, latest_words, revocations, voice
+
+
+@dataclass(frozen=True)
+class JoinedWord:
+    """One person's word that trains the reward model, with the answers it speaks of."""
+
+    feedback: FeedbackReceived
+    """Without its sealed content."""
+    answers: tuple[Answer, ...]
+    """In the order of the target's candidates; one for an answer target."""
+
+    @property
+    def finished_at(self) -> int:
+        """When the last of its answers was finished, ms since the epoch."""
+        return max(answer.completion.finished_at for answer in self.answers)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The result of a join, sorted by time and id."""
+
+    words: tuple[JoinedWord, ...]
+    """What trains the reward model."""
+    settled: tuple[Answer, ...]
+    """All answers that had their window, consented, of this base: what words may speak of."""
+    trainable: tuple[Answer, ...]
+    """Those of them that PPO may learn from."""
+    exclusions: tuple[Exclusion, ...]
+    contradictions: tuple[str, ...]
+    """Ids of comparisons won by an answer that the same person gave a thumb down, against one with a thumb up."""
+    foreign_supersedes: int
+    answered: int
+    """Answers known, those of erased persons not counted."""
+    displayed: int
+    """Distinct answers that a displayed event names."""
+    rated: int
+    """Distinct answers that any feedback speaks of."""
+    watermark: int
+    window_ms: int
+
+
+def join(known: Known, scope: Scope, window_ms: int) -> Joined:
+    """Join everything known.
+
+    Args:
+        window_ms: milliseconds of event time that each completion waits for its feedback.
+    """
+    completions, twins = _unique(known.completions)
+    consents = _latest_consents(known)
+    exclusions = [Exclusion("answer", answer.name, Reason.DUPLICATE) for answer in twins]
+    settled: list[Answer] = []
+    trainable: list[Answer] = []
+    for completion in completions.values():
+        for choice in completion.choices:
+            answer = Answer(completion, choice)
+            unusable = _unusable(answer, consents, scope)
+            if completion.finished_at + window_ms > known.watermark:
+                exclusions.append(Exclusion("answer", answer.name, Reason.WINDOW_OPEN))
+                continue
+            reasons = (*([unusable] if unusable else []), *ppo_reasons(answer, scope))
+            exclusions += [Exclusion("answer", answer.name, reason) for reason in reasons]
+            if unusable is None:
+                settled.append(answer)
+                trainable += [] if reasons else [answer]
+
+    revoked = revocations(known.feedback)
+    exclusions += [*revoked.exclusions, *(Exclusion("feedback", name, Reason.ERASED) for name in known.erased_feedback)]
+    valid: list[FeedbackReceived] = []
+    targets: dict[str, tuple[Answer, ...]] = {}
+    for word in known.feedback:
+        if isinstance(word.signal, Retraction):
+            continue
+        found = _target_of(word, completions, known, window_ms)
+        if isinstance(found, Reason):
+            exclusions.append(Exclusion("feedback", word.id, revoked.voided.get(word.id) or found))
+        else:
+            valid.append(word)
+            targets[word.id] = found
+    last, replaced = latest_words(valid, revoked.voided)
+    exclusions += replaced
+    words: list[JoinedWord] = []
+    for word in last:
+        reason = _useless(word, targets[word.id], consents, scope)
+        if reason is None:
+            words.append(JoinedWord(word, targets[word.id]))
+        else:
+            exclusions.append(Exclusion("feedback", word.id, reason))
+    return Joined(
+        words=tuple(words),
+        settled=tuple(sorted(settled, key=_by_time)),
+        trainable=tuple(sorted(trainable, key=_by_time)),
+        exclusions=tuple(sorted(exclusions)),
+        contradictions=_contradictions(words),
+        foreign_supersedes=revoked.foreign_supersedes,
+        answered=sum(len(completion.choices) for completion in completions.values()),
+        displayed=len({(ref.completion_id, ref.choice) for shown in known.displayed for ref in shown.candidates}),
+        rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
+        watermark=known.watermark,
+        window_ms=window_ms,
+    )
+
+
+def _by_time(answer: Answer) -> tuple[int, str, int]:
+    return answer.completion.finished_at, *answer.key
+
+
+def _unique(completions: tuple[CompletionFacts, ...]) -> tuple[dict[str, CompletionFacts], list[Answer]]:
+    """Completions by id, and the answers of events that claim an id already taken by an earlier one."""
+    first: dict[str, CompletionFacts] = {}
+    twins: list[Answer] = []
+    for completion in sorted(completions, key=lambda completion: (completion.at, completion.id)):
+        if first.setdefault(completion.completion_id, completion) is not completion:
+            twins += [Answer(completion, choice) for choice in completion.choices]
+    return first, twins
+
+
+def _latest_consents(known: Known) -> dict[str, ConsentLevel]:
+    ordered = sorted(known.consents, key=lambda consent: (consent.at, consent.id))
+    return {consent.end_user: consent.level for consent in ordered}
+
+
+def _unusable(answer: Answer, consents: Mapping[str, ConsentLevel], scope: Scope) -> Reason | None:
+    """Why nothing at all may be learnt from an answer."""
+    completion = answer.completion
+    if completion.consent.level is not ConsentLevel.TRAIN or not _consents(completion.end_user, consents):
+        return Reason.NO_CONSENT
+    if completion.base_fingerprint != scope.base_fingerprint:
+        return Reason.WRONG_BASE
+    return None if answer.choice.token_count else Reason.EMPTY
+
+
+def _consents(end_user: str | None, consents: Mapping[str, ConsentLevel]) -> bool:
+    return end_user is None or consents.get(end_user, ConsentLevel.TRAIN) is ConsentLevel.TRAIN
+
+
+def _refs(word: FeedbackReceived) -> tuple[CandidateRef, ...]:
+    return (word.target,) if isinstance(word.target, AnswerTarget) else word.target.candidates
+
+
+def _target_of(
+    word: FeedbackReceived, completions: Mapping[str, CompletionFacts], known: Known, window_ms: int
+) -> tuple[Answer, ...] | Reason:
+    """The answers a word speaks of, or why it cannot be counted (yet)."""
+    answers: list[Answer] = []
+    for ref in _refs(word):
+        if ref.completion_id in known.erased_completions:
+            return Reason.ERASED
+        completion = completions.get(ref.completion_id)
+        if completion is None:
+            return Reason.NO_COMPLETION
+        choice = next((choice for choice in completion.choices if choice.index == ref.choice), None)
+        if choice is None:
+            return Reason.UNKNOWN_CHOICE
+        answers.append(Answer(completion, choice))
+    closes = max(answer.completion.finished_at for answer in answers) + window_ms
+    if not _fits(word):
+        return Reason.MISMATCHED
+    if word.at > closes:
+        return Reason.LATE
+    return Reason.WINDOW_OPEN if closes > known.watermark else tuple(answers)
+
+
+def _fits(word: FeedbackReceived) -> bool:
+    match word.signal, word.target:
+        case Comparison() as signal, ComparisonTarget() as target:
+            return signal.winner is None or signal.winner < len(target.candidates)
+        case Ranking() as signal, ComparisonTarget() as target:
+            return sum(map(len, signal.order)) == len(target.candidates)
+        case (Comparison() | Ranking(), _) | (Thumbs() | Rating(), ComparisonTarget()):
+            return False
+        case _:
+            return word.signal.kind != "correction" or isinstance(word.target, AnswerTarget)
+
+
+def _useless(
+    word: FeedbackReceived, answers: tuple[Answer, ...], consents: Mapping[str, ConsentLevel], scope: Scope
+) -> Reason | None:
+    """Why a word that stands trains nothing."""
+    if not _consents(word.end_user, consents):
+        return Reason.NO_CONSENT
+    for answer in answers:
+        if reason := _unusable(answer, consents, scope):
+            return reason
+    if isinstance(word.signal, Comment | Outcome):
+        return Reason.NOT_A_PREFERENCE
+    return Reason.NEUTRAL if isinstance(word.signal, Rating) and word.signal.stars == 3 else None
+
+
+def liked(word: FeedbackReceived) -> bool | None:
+    """A verdict as good or bad: thumbs as they are, 4 or 5 stars good, 1 or 2 bad; None for everything else.
+
+    Departs from ordinal pairs within a user (LEARNING.md): those need two ratings of one prompt, which chats do not
+    give.
+    """
+    if isinstance(word.signal, Thumbs):
+        return word.signal.value == "up"
+    if isinstance(word.signal, Rating) and word.signal.stars != 3:
+        return word.signal.stars > 3
+    return None
+
+
+def _contradictions(words: list[JoinedWord]) -> tuple[str, ...]:
+    verdicts: dict[tuple[Voice, tuple[str, int]], bool] = {}
+    for word in words:
+        good = liked(word.feedback)
+        if good is not None:
+            verdicts[voice(word.feedback), word.answers[0].key] = good
+    found: list[str] = []
+    for word in words:
+        signal = word.feedback.signal
+        if isinstance(signal, Comparison) and signal.winner is not None:
+            said = [verdicts.get((voice(word.feedback), answer.key)) for answer in word.answers]
+            if said[signal.winner] is False and True in said:
+                found.append(word.feedback.id)
+    return tuple(found)

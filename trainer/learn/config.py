@@ -1,0 +1,138 @@
+"""Every setting of the learner, with its unit and where its default comes from.
+
+"ours" marks a choice of this design that no paper makes. Knows nothing of files or environment: the trainer's settings
+embed these models.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraSettings(_Settings):
+    """Shape of every adapter: all linear layers but lm_head."""
+
+    rank: int = Field(16, ge=1, le=512, description="rank r of the update (ours; vLLM's max_lora_rank must allow it)")
+    alpha: int = Field(32, ge=1, description="the update is scaled by alpha / rank (Schulman et al. 2025: alpha 32)")
+
+
+class FreshBaseConfig(_Settings):
+    """A tiny Llama and its tokenizer, made from nothing (ours: 2.8 M parameters answer templates fluently)."""
+
+    vocab_size: int = Field(1024, ge=300, description="entries of the byte-level BPE, specials included")
+    hidden_size: int = Field(256, ge=16, description="width of the residual stream")
+    layers: int = Field(4, ge=1, description="decoder layers")
+    heads: int = Field(
+        4, ge=1, description="attention heads; hidden_size / heads = head size, 64 for vLLM's CPU kernels"
+    )
+    intermediate_size: int = Field(512, ge=16, description="width of the MLP")
+    max_positions: int = Field(1024, ge=64, description="context length in tokens")
+    seed: int = Field(0, ge=0, description="of the random weights")
+
+
+class SftConfig(_Settings):
+    """Supervised fine-tuning on demonstrations."""
+
+    method: Literal["full", "lora"] = Field("full", description="train all weights of the base, or an adapter on it")
+    epochs: float = Field(3.0, gt=0, description="passes over the demonstrations")
+    max_seconds: float | None = Field(None, gt=0, description="stop after this wall time in s (breaks repeatability)")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="peak of AdamW; 1e-3 fits a fresh tiny model, 1e-5 a large one (ours)"
+    )
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="share of steps with linear warm-up, then cosine to 10 %"
+    )
+    batch_tokens: int = Field(4096, ge=1, description="padded tokens per optimiser step")
+    micro_batch_tokens: int = Field(4096, ge=1, description="padded tokens per forward pass; bounds memory")
+    train_on_prompt: bool = Field(
+        False, description="count the prompt's tokens in the loss too; wanted for a fresh base"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW (PyTorch's default)")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping, L2")
+    autocast: Literal["off", "bfloat16"] = Field(
+        "off", description="compute type of matrix products; weights stay float32"
+    )
+    seed: int = Field(0, ge=0, description="of the shuffle and of LoRA's start")
+
+
+class RewardConfig(_Settings):
+    """Training of the reward model."""
+
+    epochs: int = Field(1, ge=1, description="passes over the labels (InstructGPT section 3.5: one, more overfits)")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW on the adapter (TRL reward modelling with LoRA)")
+    head_learning_rate: float = Field(1e-3, gt=0, description="AdamW on head, cohorts and tie threshold (ours)")
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="share of steps with linear warm-up, then cosine to 10 %"
+    )
+    batch_sets: int = Field(32, ge=1, description="rankings, lone pairs and thumbs per optimiser step (ours)")
+    micro_batch_tokens: int = Field(4096, ge=1, description="padded tokens per forward pass; bounds memory")
+    thumbs_coefficient: float = Field(
+        0.5, ge=0, description="weight of the mean thumbs loss beside that of pairs (ours)"
+    )
+    centring_coefficient: float = Field(0.01, ge=0, description="weight of mean(score^2) (Eisenstein et al. 2023; TRL)")
+    initial_tie_threshold: float = Field(
+        0.5, gt=0, description="Rao-Kupper eta at the start, in logits; learned (ours)"
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping, L2")
+    score_clip: float = Field(5.0, gt=0, description="bound of a standardised score, in standard deviations (ours)")
+
+
+class PpoConfig(_Settings):
+    """Offline PPO on logged answers."""
+
+    epochs: int = Field(1, ge=1, le=4, description="passes over the logged answers (ours: 1 to 2)")
+    minibatch_answers: int = Field(64, ge=1, description="answers per optimiser step (ours)")
+    micro_batch_tokens: int = Field(4096, ge=1, description="padded tokens per forward pass; bounds memory")
+    learning_rate: float = Field(2e-5, gt=0, description="AdamW on the policy; 1e-5 to 3e-5 for real models")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping, L2")
+
+    beta: float = Field(
+        0.05, ge=0, description="KL coefficient at the start, reward units per nat (Ziegler et al. 2019)"
+    )
+    kl_target: float = Field(6.0, gt=0, description="KL to the base that beta is adapted to, nats per sequence (same)")
+    kl_horizon: float = Field(10_000.0, gt=0, description="time constant of beta, in sequences (same)")
+    kl_error_clip: float = Field(0.2, gt=0, description="largest relative error beta reacts to (same)")
+    kl_budget: float = Field(
+        10.0, gt=0, description="hard bound on the KL to the frozen base over all publishes, nats per sequence (ours)"
+    )
+    kl_check_every: int = Field(
+        4, ge=1, description="optimiser steps between measurements of the KL to the base (ours)"
+    )
+    kl_check_answers: int = Field(128, ge=1, description="logged answers each measurement looks at (ours)")
+    kl_prefix_cap: float = Field(5.0, ge=1, description="largest importance weight of a prefix in a measurement (ours)")
+
+    gamma: float = Field(1.0, ge=0, le=1, description="discount per token (Ziegler et al. 2019)")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (same)")
+    critic: Literal["lora", "ridge"] = Field(
+        "lora", description="`ridge`: a linear critic on the frozen base's states, fitted in closed form, is all; "
+        "`lora`: it is the warm-up of a critic with an adapter, trained beside the policy (twice the time)"
+    )  # fmt: skip
+    critic_penalties: tuple[float, ...] = Field(
+        (1e-3, 1e-2, 1e-1, 1.0, 10.0), description="ridge penalties tried in that fit, features standardised (ours)"
+    )
+    critic_learning_rate: float = Field(1e-4, gt=0, description="AdamW on the critic (ours)")
+    value_clip: float = Field(0.2, gt=0, description="bound on the move of a value, reward units (Ziegler et al. 2019)")
+    value_coefficient: float = Field(0.1, ge=0, description="weight of the value loss (same)")
+    score_clip: float = Field(5.0, gt=0, description="bound of scores given from outside, standard deviations (ours)")
+
+    clip_low: float = Field(0.8, gt=0, le=1, description="lower clip of the ratio (Schulman et al. 2017)")
+    clip_high: float = Field(1.2, ge=1, description="upper clip of the ratio (same)")
+    dual_clip: float = Field(3.0, gt=1, description="bound of the objective for negative advantages (Ye et al. 2020)")
+    weight_cap: float = Field(2.0, ge=1, description="cut of pi_prox / pi_behaviour; 1 throughout in bypass")
+    ratio_low: float = Field(0.5, gt=0, le=1, description="tokens with a lower ratio are left out (IcePop)")
+    ratio_high: float = Field(2.0, ge=1, description="tokens with a higher ratio are left out (IcePop)")
+    sequence_k3: float = Field(
+        0.1, gt=0, description="answers with a higher mean k3 are left out, nats per token (ours)"
+    )
+    stop_mean_abs_log_ratio: float = Field(0.1, gt=0, description="stop above this, nats per token (ours)")
+    stop_clip_fraction: float = Field(0.3, gt=0, le=1, description="stop above this share of kept tokens (ours)")
+    stop_effective_sample_size: float = Field(0.3, ge=0, lt=1, description="stop below this share of the tokens (ours)")
+    checkpoint_every: int = Field(
+        8, ge=1, description="optimiser steps between checkpoints, if a folder is given (ours)"
+    )

@@ -1,0 +1,249 @@
+"""The trainer's record of what it has read: one SQLite file, written with one transaction per batch.
+
+Offsets are stored in the transaction of the rows they produced, and event ids are primary keys: a crash repeats nothing
+and skips nothing, and a record that comes twice counts once. Content stays sealed. An erased person's rows become
+tombstones whichever comes first, the rows or the erasure. Knows events; knows nothing of windows, votes or learning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+from exchange.log import Position, TopicPartition
+from schemas.completion import CompletionRecorded
+from schemas.errors import ConfigError, InvalidInput
+from schemas.event import Event
+from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
+from schemas.feedback import FeedbackReceived
+from schemas.sealed import Sealed
+from trainer.facts import CompletionFacts, Known
+
+LAYOUT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS events (
+    event_id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, at INTEGER NOT NULL,
+    completion_id TEXT, facts TEXT, content TEXT
+);
+CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject);
+CREATE TABLE IF NOT EXISTS offsets (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (topic, partition, "offset")
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
+"""
+_Row = tuple[str, str, str, int, str | None, str | None, str | None]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that could not be read, and why."""
+
+    position: Position
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What some records came to, and where reading goes on after them."""
+
+    events: Sequence[Event]
+    dead_letters: Sequence[DeadLetter]
+    offsets: Mapping[TopicPartition, int]
+    """The next offset to read, by partition."""
+
+
+class Ledger:
+    """An open ledger. Thread-safe; one process at a time.
+
+    Raises:
+        ConfigError: another process has it open, it is another policy's, or another version of Attune laid it out.
+    """
+
+    def __init__(self, path: Path, policy: str) -> None:
+        self.policy = policy
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file_lock = _locked(path.with_name(f"{path.name}.lock"))
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(path)
+        except ConfigError:
+            self.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        # NORMAL may lose the last commits with the power, offsets and rows alike: they are then read again.
+        self._connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;")
+        layout = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if layout not in (0, LAYOUT):
+            raise ConfigError(f"{path} has layout {layout}, not {LAYOUT}", remedy="Remove it: the log is read anew.")
+        self._connection.executescript(_TABLES)
+        self._connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        self._connection.execute("INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)", (self.policy,))
+        owner = self._connection.execute("SELECT policy FROM owner").fetchone()[0]
+        if owner != self.policy:
+            raise ConfigError(f"{path} is the ledger of policy {owner}, not of {self.policy}", field="policy")
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        """The next offset to read, by partition; a partition never read is missing."""
+        with self._lock:
+            return self._offsets()
+
+    def write(self, batch: Batch) -> int:
+        """Store a batch, all or nothing. Returns how many events were new."""
+        with self._lock, self._transaction():
+            before = self._connection.total_changes
+            self._connection.executemany(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
+                [_row(event) for event in batch.events],
+            )
+            new = self._connection.total_changes - before
+            self._bury(batch.events)
+            self._connection.executemany(
+                "INSERT INTO dead_letters VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (dead.position.topic, dead.position.partition, dead.position.offset, dead.reason)
+                    for dead in batch.dead_letters
+                ],
+            )
+            self._connection.executemany(
+                "INSERT INTO offsets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+                [(place.topic, place.partition, offset) for place, offset in batch.offsets.items()],
+            )
+        return new
+
+    def known(self) -> Known:
+        """Everything the join may know, as of one moment."""
+        with self._lock, self._transaction():
+            rows = self._connection.execute("SELECT event_id, kind, completion_id, facts FROM events").fetchall()
+            watermark = self._connection.execute("SELECT COALESCE(MAX(at), 0) FROM events").fetchone()[0]
+            offsets = self._offsets()
+        alive: dict[str, list[str]] = {kind: [] for kind in _KINDS.values()}
+        erased: dict[str, list[str]] = {kind: [] for kind in _KINDS.values()}
+        for event_id, kind, completion_id, facts in rows:
+            (erased[kind].append(completion_id or event_id) if facts is None else alive[kind].append(facts))
+        return Known(
+            completions=tuple(map(CompletionFacts.model_validate_json, alive["completion"])),
+            feedback=tuple(map(FeedbackReceived.model_validate_json, alive["feedback"])),
+            displayed=tuple(map(AnswerDisplayed.model_validate_json, alive["displayed"])),
+            consents=tuple(map(ConsentChanged.model_validate_json, alive["consent"])),
+            erased_completions=frozenset(erased["completion"]),
+            erased_feedback=frozenset(erased["feedback"]),
+            watermark=watermark,
+            offsets=offsets,
+        )
+
+    def sealed(self, event_ids: Iterable[str]) -> dict[str, Sealed]:
+        """The sealed content of these events, where they have one and it was not erased."""
+        found: dict[str, Sealed] = {}
+        with self._lock, self._transaction():
+            for event_id in event_ids:
+                row = self._connection.execute("SELECT content FROM events WHERE event_id = ?", (event_id,)).fetchone()
+                if row is not None and row[0] is not None:
+                    found[event_id] = Sealed.model_validate_json(row[0])
+        return found
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """All unreadable records met so far, by place."""
+        with self._lock:
+            rows = self._connection.execute("SELECT * FROM dead_letters ORDER BY 1, 2, 3").fetchall()
+        return [DeadLetter(Position(topic, partition, offset), reason) for topic, partition, offset, reason in rows]
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+            self._file_lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _offsets(self) -> dict[TopicPartition, int]:
+        rows = self._connection.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()
+        return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+
+    def _bury(self, events: Iterable[Event]) -> None:
+        """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
+        for subject in {_subject(event) for event in events}:
+            self._connection.execute(
+                "UPDATE events SET facts = NULL, content = NULL WHERE subject = ? AND facts IS NOT NULL"
+                " AND kind IN ('completion', 'feedback', 'displayed')"
+                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')",
+                (subject, subject),
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+_KINDS: dict[type[Event], str] = {
+    CompletionRecorded: "completion",
+    FeedbackReceived: "feedback",
+    AnswerDisplayed: "displayed",
+    ConsentChanged: "consent",
+    ErasureRequested: "erasure",
+}
+STORED = tuple(_KINDS)
+"""The events a ledger takes."""
+
+
+def _subject(event: Event) -> str:
+    match event:
+        case CompletionRecorded():
+            return event.subject_of()
+        case FeedbackReceived():
+            return event.speaker()
+        case AnswerDisplayed():
+            return event.end_user or event.conversation
+        case ConsentChanged():
+            return event.end_user
+        case ErasureRequested():
+            return event.subject
+        case _:
+            raise InvalidInput(f"a ledger has no place for {event.wire_type()}", field="ce_type")
+
+
+def _row(event: Event) -> _Row:
+    content = event.content if isinstance(event, CompletionRecorded | FeedbackReceived) else None
+    return (
+        event.id,
+        _KINDS[type(event)],
+        _subject(event),
+        event.at,
+        event.completion_id if isinstance(event, CompletionRecorded) else None,
+        event.model_dump_json(exclude={"content"}),
+        None if content is None else content.model_dump_json(),
+    )
+
+
+def _locked(path: Path) -> IO[bytes]:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigError(
+            f"another trainer works on the ledger {path.name.removesuffix('.lock')}",
+            field="state_dir",
+            remedy="Stop it, or give this one a state_dir of its own.",
+        ) from error
+    return file

@@ -1,0 +1,104 @@
+"""Sampling answers from the learner's own model, for gates, suites and probes; users are answered by the server.
+
+Knows token ids, stop tokens and seeds. Knows nothing of what the answers are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from schemas.errors import ConfigError
+from trainer.models.base import SharedBase
+from trainer.models.batching import PAD_ID
+
+
+def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model folder or of that name. Raises ConfigError where it has no chat template."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model))
+    if not tokenizer.chat_template:
+        raise ConfigError(f"the tokenizer of {model} has no chat template", field="model")
+    return tokenizer
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    """Token ids of a chat up to where the answer begins, as the server's chat template makes them."""
+    ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
+    return tuple(ids)
+
+
+def stop_tokens(base: SharedBase) -> tuple[int, ...]:
+    """The ids that end an answer: what the model's generation_config.json says, as vLLM reads it too."""
+    config = _causal_lm(base).generation_config
+    ends = None if config is None else config.eos_token_id
+    if ends is None:
+        raise ConfigError("the model has no end-of-sequence token", field="model")
+    return tuple(int(end) for end in (ends if isinstance(ends, list | tuple) else (ends,)))
+
+
+def _causal_lm(base: SharedBase) -> PreTrainedModel:
+    model = base.module
+    assert isinstance(model, PreTrainedModel), "SharedBase holds a causal LM"  # noqa: S101
+    return model
+
+
+def sample(
+    base: SharedBase,
+    role: str | None,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    greedy: bool,
+    seed: int,
+    batch_size: int = 32,
+) -> list[tuple[int, ...]]:
+    """One answer for each prompt, from the whole distribution at temperature 1, or greedily.
+
+    Args:
+        role: who answers; None is the frozen base.
+        prompts: token ids, not empty.
+        max_new_tokens: an answer that has no stop token by then is cut there.
+        seed: equal seeds give equal answers on one machine and thread count. The global generator is left as it was.
+
+    Returns:
+        Sampled token ids, the stop token included where it was sampled; in the order of `prompts`.
+    """
+    model = _causal_lm(base)
+    ends = stop_tokens(base)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=not greedy,
+        # Everything that a model's own generation_config.json could add is switched off by name.
+        **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None}),
+        repetition_penalty=1.0,
+        num_beams=1,
+        eos_token_id=list(ends),
+        pad_token_id=PAD_ID,
+    )
+    answers: dict[int, tuple[int, ...]] = {}
+    # Prompts of like length side by side: less padding.
+    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
+    devices = [base.device] if base.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), base.role(role):
+        torch.manual_seed(seed)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            width = max(len(prompts[row]) for row in rows)
+            ids = torch.tensor([[PAD_ID] * (width - len(prompts[row])) + list(prompts[row]) for row in rows])
+            mask = torch.tensor([[0] * (width - len(prompts[row])) + [1] * len(prompts[row]) for row in rows])
+            output = model.generate(
+                input_ids=ids.to(base.device), attention_mask=mask.to(base.device), generation_config=config
+            )
+            for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
+                answers[row] = _until_end(tokens, ends)
+    return [answers[row] for row in range(len(prompts))]
+
+
+def _until_end(tokens: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return tuple(tokens[: place + 1])
+    return tuple(tokens)

@@ -1,0 +1,91 @@
+"""Every setting of the trainer process. Knows names, defaults and limits; opens nothing.
+
+The top level is what the process is and what it shares, the sections are what it does: `[feedback]` which labels count
+and when a turn begins, `[lora]`, `[reward_model]` and `[ppo]` how it learns, `[gates]` and `[suites]` what a candidate
+must keep to, `[promotion]` how votes decide. "ours" marks a choice of this design.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exchange.settings import ModelRef, TomlSettings, load_toml_settings
+from schemas.base import PolicyName
+from trainer.gates.config import GateSettings
+from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
+from trainer.promotion import PromotionSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeedbackSection(_Section):
+    """Which feedback counts, and when there is enough of it for a turn."""
+
+    window_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="seconds of event time that every completion waits for feedback before it is judged (ours)",
+    )
+    min_new_labels: int = Field(
+        default=200, ge=1, description="usable labels since the last turn that begin a new one (ours)"
+    )
+
+
+class SuitesSection(_Section):
+    """Fixed questions that candidate and parent answer."""
+
+    retained_ability: Path | None = Field(
+        default=None, description="JSONL of abilities to keep; default: a small general one that ships with Attune"
+    )
+    red_team: Path | None = Field(
+        default=None, description="JSONL of attacks to withstand; default: a small general one that ships with Attune"
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="tokens; longest answer to a case")
+
+
+class TrainerSettings(TomlSettings):
+    """The settings of one trainer process."""
+
+    policy: PolicyName = Field(default="support", description="the policy that is trained; one trainer, one policy")
+    log: str = Field(default="sqlite:///log.db", description="event log: `sqlite:///FILE` or `kafka://HOST:PORT,...`")
+    registry: str = Field(default="file:registry", description="adapters and snapshots: `file:FOLDER` or fsspec URL")
+    keys: str = Field(default="sqlite:///keys.db", description="key store of sealed content: `sqlite:///FILE`")
+    state_dir: Path = Field(default=Path("trainer-state"), description="ledger, checkpoints, cache of this trainer")
+    model: ModelRef = Field(description="base model: a folder, or a Hugging Face name; the same as the server's")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="type of the base's weights; adapters are always float32"
+    )
+    device: str = Field(
+        default="auto", description="where to train: cpu, cuda, cuda:1; auto takes a GPU if there is one"
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads for training; 0 leaves it to PyTorch")
+    seed: int = Field(default=0, ge=0, description="of everything random; equal seeds and data give equal adapters")
+    poll_s: float = Field(default=1.0, gt=0, description="seconds between two looks at log and journal while idle")
+    lease_s: float = Field(
+        default=60.0, gt=0, description="seconds after which another trainer may take over from one that is gone"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"
+    )
+
+    feedback: FeedbackSection = Field(default_factory=FeedbackSection, description="which labels count, and how many")
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="shape of every adapter")
+    reward_model: RewardConfig = Field(default_factory=RewardConfig, description="training of the reward model")
+    ppo: PpoConfig = Field(default_factory=PpoConfig, description="offline PPO on logged answers")
+    gates: GateSettings = Field(default_factory=GateSettings, description="what a candidate must keep to")
+    suites: SuitesSection = Field(default_factory=SuitesSection, description="fixed questions for the gates")
+    promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="when votes decide a canary")
+
+
+def load_settings(path: Path) -> TrainerSettings:
+    """The trainer's settings from a TOML file and the environment (`ATTUNE_PPO__LEARNING_RATE=...`).
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a setting is unknown, missing or wrong; the message names it.
+    """
+    return load_toml_settings(TrainerSettings, path)
