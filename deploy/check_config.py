@@ -23,4 +23,5 @@ def describe(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     is_server = bool({"server", "engine", "chat", "swap"} & values.keys())
     settings = load_server(path) if is_server else load_trainer(path)
-    return f"# {path}: a {'server' if is_server else 'trainer'}'s settings, defaults included\n{describe_settings(settings)}"
+    whose = "server" if is_server else "trainer"
+    return f"# {path}: a {whose}'s settings, defaults included\n{describe_settings(settings)}"

@@ -32,6 +32,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see
 def serve(config: ConfigFile = Path("server.toml")) -> None:
     """Serve the chat API, feedback API and admin API, and follow the policy journal."""
     from server.main import run_server
+
     from server.settings import load_settings
 
     _log_to_stderr()
@@ -61,11 +62,10 @@ def init(
     """Write configurations for a server and a trainer that belong together, and make their first API keys."""
     from deploy.init import write_home
 
-    console = Console()
     home = write_home(folder, model=model, policy=policy, log=log)
-    console.print(f"Wrote [b]{home.server}[/b] and [b]{home.trainer}[/b]. Keys, shown this once:")
-    console.print(f"  app    {home.app_key}\n  admin  {home.admin_key}", highlight=False)
-    console.print(f"Next:  attune serve -c {home.server}   and   attune train -c {home.trainer}", highlight=False)
+    typer.echo(f"Wrote {home.server} and {home.trainer}. API keys, shown this once:")
+    typer.echo(f"  app    {home.app_key}\n  admin  {home.admin_key}")
+    typer.echo(f"Next:  attune serve -c {home.server}\n       attune train -c {home.trainer}")
 
 
 @app.command("check-config")

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError
+from server.auth import KeyFile, Scope
 
 _SERVER = """\
 # An Attune server. Every setting is described in docs/configuration.md; `attune check-config` shows them all.
@@ -38,8 +40,8 @@ state_dir = "trainer-state"
 model = {model}
 
 [feedback]
-window_s = 3600        # seconds that every answer waits for feedback before it is judged
-min_new_labels = 200   # labels since the last turn that begin a new one
+feedback_window_ms = 3600000   # milliseconds that every answer waits for feedback before it is judged
+min_new_labels = 200           # labels since the last turn that begin a new one
 """
 
 
@@ -59,8 +61,6 @@ def write_home(folder: Path, *, model: str, policy: str, log: str) -> Home:
     Raises:
         ConfigError: one of them is already there.
     """
-    from server.auth import KeyFile
-
     server, trainer, keys = (folder / name for name in ("server.toml", "trainer.toml", "api-keys.json"))
     for path in (server, trainer, keys):
         if path.exists():
@@ -69,4 +69,10 @@ def write_home(folder: Path, *, model: str, policy: str, log: str) -> Home:
     values = {"model": json.dumps(model), "policy": json.dumps(policy), "log": json.dumps(log)}
     server.write_text(_SERVER.format(**values))
     trainer.write_text(_TRAINER.format(**values))
-    return Home(server, trainer, app_key="", admin_key="")
+    key_file = KeyFile(keys)
+    app = (Scope.CHAT, Scope.FEEDBACK)
+    _, app_key = key_file.create(tenant=policy, scopes=app, default_consent=ConsentLevel.TRAIN, label="first app")
+    _, admin_key = key_file.create(
+        tenant=policy, scopes=tuple(Scope), default_consent=ConsentLevel.NONE, label="first operator"
+    )
+    return Home(server, trainer, app_key, admin_key)

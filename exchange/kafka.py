@@ -30,6 +30,7 @@ from schemas.wire import LogRecord
 _REQUEST_MS = 10_000
 _DELIVERY_MS = 20_000
 _BOOTSTRAP_MS = 10_000
+_RECONNECT_MS = 1_000
 _MESSAGE_BYTES = MAX_RECORD_BYTES + 64 * 2**10  # Kafka counts its own framing
 _FOR_EVER = "-1"
 
@@ -47,6 +48,7 @@ class KafkaLog:
             "bootstrap_servers": list(bootstrap),
             "request_timeout_ms": _REQUEST_MS,
             "bootstrap_timeout_ms": _BOOTSTRAP_MS,
+            "reconnect_backoff_max_ms": _RECONNECT_MS,
         }
         self._closed = False
         self._asking = threading.Lock()  # the admin client is not safe for use by several threads

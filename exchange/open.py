@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from exchange.keys import KeyStore
@@ -12,6 +13,7 @@ from schemas.errors import ConfigError
 _SQLITE = "sqlite:///"
 _KAFKA = "kafka://"
 _MEMORY = "memory:"
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 
 
 def open_log(url: str) -> EventLog:
@@ -32,9 +34,10 @@ def open_log(url: str) -> EventLog:
 
         return SqliteLog(_path(url, "log"))
     if url.startswith(_KAFKA):
+        servers = _servers(url)
         from exchange.kafka import KafkaLog
 
-        return KafkaLog([server for server in url.removeprefix(_KAFKA).strip("/").split(",") if server])
+        return KafkaLog(servers)
     raise ConfigError(
         f"{url!r} is no event log", field="log", remedy="Write memory:, sqlite:///PATH or kafka://HOST:PORT."
     )
@@ -71,6 +74,13 @@ def open_keys(url: str) -> KeyStore:
 
         return SqliteKeys(_path(url, "keys"))
     raise ConfigError(f"{url!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH.")
+
+
+def _servers(url: str) -> list[str]:
+    servers = url.removeprefix(_KAFKA).split(",")
+    if not all(_SERVER.fullmatch(server) for server in servers):
+        raise ConfigError(f"{url!r} names no brokers", field="log", remedy="Write kafka://HOST:PORT,HOST:PORT.")
+    return servers
 
 
 def _path(url: str, field: str) -> Path:

@@ -15,7 +15,7 @@ from schemas.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-READ_S = 0.25
+READ_S = 0.1
 """How long one read waits for news; the log answers as soon as there are any."""
 RETRY_S = 1.0
 """Pause before the log is tried again after it could not be reached."""

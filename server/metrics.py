@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.registry import Collector
 
 SWAP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -23,22 +31,36 @@ class ServerMetrics:
         self._requests = Counter(
             "attune_requests", "Generation requests.", ["policy", "arm", "outcome"], registry=registry
         )
-        self._feedback = Counter("attune_feedback", "Pieces of feedback.", ["policy", "kind", "outcome"], registry=registry)
+        self._feedback = Counter(
+            "attune_feedback", "Pieces of feedback.", ["policy", "kind", "outcome"], registry=registry
+        )
         self._recorded = Counter(
-            "attune_completions_recorded", "Completion events by what became of them.", ["policy", "outcome"],
+            "attune_completions_recorded",
+            "Completion events by what became of them.",
+            ["policy", "outcome"],
             registry=registry,
         )
         self._queue = Gauge("attune_recorder_queue_bytes", "Bytes that wait for the event log.", registry=registry)
         self._swap = Histogram(
-            "attune_swap_seconds", "From a journal entry to routing by it.", ["policy", "arm"], buckets=SWAP_BUCKETS,
+            "attune_swap_seconds",
+            "From a journal entry to routing by it.",
+            ["policy", "arm"],
+            buckets=SWAP_BUCKETS,
             registry=registry,
         )
         self._load = Histogram(
-            "attune_adapter_load_seconds", "Fetch, check, load and probe of an adapter.", ["policy", "outcome"],
-            buckets=SWAP_BUCKETS, registry=registry,
+            "attune_adapter_load_seconds",
+            "Fetch, check, load and probe of an adapter.",
+            ["policy", "outcome"],
+            buckets=SWAP_BUCKETS,
+            registry=registry,
         )
-        self._served = Gauge("attune_served_version", "Version by arm; -1 is none.", ["policy", "arm"], registry=registry)
-        self._share = Gauge("attune_canary_share", "Share of traffic that the canary gets.", ["policy"], registry=registry)
+        self._served = Gauge(
+            "attune_served_version", "Version by arm; -1 is none.", ["policy", "arm"], registry=registry
+        )
+        self._share = Gauge(
+            "attune_canary_share", "Share of traffic that the canary gets.", ["policy"], registry=registry
+        )
         self._generation = Gauge(
             "attune_journal_generation", "Generation of the policy journal.", ["policy"], registry=registry
         )

@@ -49,9 +49,7 @@ class ProcessSection(_Section):
         ge=0,
         description="seconds between SIGTERM (readyz says 503) and closing the port, for load balancers to notice",
     )
-    drain_seconds: float = Field(
-        default=30.0, ge=0, description="seconds that requests in flight then get to end"
-    )
+    drain_seconds: float = Field(default=30.0, ge=0, description="seconds that requests in flight then get to end")
     metrics_public: bool | None = Field(
         default=None,
         description="GET /metrics without an API key; default: only while listening on a loopback address, "

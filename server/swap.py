@@ -27,6 +27,7 @@ from server.staging import AdapterStage, Staged
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a version is not served here, and when it is worth trying again (monotonic seconds; None: never)."""
@@ -151,7 +152,9 @@ class Swapper:
             self._wake.clear()
             states = [self._journal.state(policy) for policy in self._policies]
             plan = wanted(states, self._slots, self._routed())
-            self._refused = {key: refusal for key, refusal in self._refused.items() if key in plan}
+            for key in [key for key in self._refused if key not in plan]:
+                del self._refused[key]
+                self._route(key[0])
             self._dismiss(plan)
             missing = next((key for key in plan if key not in self._ready and not self._blocked(key)), None)
             if missing is None:
@@ -269,14 +272,18 @@ class Swapper:
             self._route(policy)
 
     async def _leave(self, key: Key, staged: Staged) -> None:
-        await self._engine.drain(staged.name)
-        async with self._moving:
-            if self._draining.get(key) is not staged:  # it was wanted again meanwhile
+        while True:
+            await self._engine.drain(staged.name)
+            async with self._moving:
+                if self._draining.get(key) is not staged:  # it was wanted again meanwhile
+                    return
+                if self._engine.in_flight(staged.name):  # wanted, and dismissed again
+                    continue
+                del self._draining[key]
+                others = [*self._ready.values(), *self._draining.values()]
+                await self._stage.let_go(staged, keep_files=any(other.path == staged.path for other in others))
+                log.info("%s was unloaded", staged.name)
                 return
-            del self._draining[key]
-            others = [*self._ready.values(), *self._draining.values()]
-            await self._stage.let_go(staged, keep_files=any(other.path == staged.path for other in others))
-        log.info("%s was unloaded", staged.name)
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._leaving.discard(task)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ from trainer.progress import Reporter
 from trainer.sample import render_chat, sample
 from trainer.settings import TrainerSettings
 from trainer.state import write_whole
-from trainer.suites.cases import SuiteCase
+from trainer.suites.cases import Suites
 from trainer.suites.run import run_suite
 
 _PROBES = 3
@@ -52,14 +52,8 @@ class TrainingData:
     heldout_thumbs: Sequence[ThumbedAnswer]
     prompts: Sequence[tuple[int, ...]]
     """For candidate and parent to answer."""
-
-
-@dataclass(frozen=True)
-class Suites:
-    """The fixed questions."""
-
-    ability: Sequence[SuiteCase]
-    red_team: Sequence[SuiteCase]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows of the snapshot that could not be opened or used, by reason."""
 
 
 @dataclass(frozen=True)

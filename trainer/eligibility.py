@@ -1,7 +1,6 @@
-"""Which answers offline PPO may learn from: only those whose logged logprob is the true probability of the sampling done.
+"""Which answers offline PPO may learn from: those whose logged logprob is the true probability of the sampling done.
 
-Pure rules over facts; each exclusion by name, all that apply. Beam search and speculation need no rule: the server
-refuses the one and logs no logprobs for the other. top_p and top_k are refused rather than replayed: the trainer does
+Pure rules over facts; each exclusion by name, all that apply. Beam search needs no rule: the server refuses it. top_p and top_k are refused rather than replayed: the trainer does
 not recompute the mass that truncation kept, and ignoring it biases the ratio.
 """
 
@@ -41,9 +40,10 @@ def ppo_reasons(answer: Answer, scope: Scope) -> tuple[Reason, ...]:
         or sampling.min_tokens != 0
         or sampling.structured_output
         or sampling.forced_tool,
+        Reason.OPAQUE: sampling.opaque,
         Reason.MISSING_LOGPROBS: not choice.has_logprobs(),
         Reason.OTHER_LOGPROBS: not _are_of_the_sampling(completion.logprobs_mode, sampling.temperature),
-        Reason.CUT_OFF: choice.finish_reason not in ("stop", "tool_calls") or not choice.seen,
+        Reason.CUT_OFF: choice.finish_reason != "stop" or not choice.seen,
         Reason.SHADOW: completion.arm is Arm.SHADOW,
         Reason.HIDDEN: completion.shown is Shown.HIDDEN,
         Reason.TOO_OLD: scope.current_version - completion.version > scope.max_versions_behind,

@@ -1,5 +1,5 @@
-"""Why a word of feedback or an answer is not learnt from. One reason each, by name, tied to an id, so that one thumb can
-be traced.
+"""Why a word of feedback or an answer is not learnt from: reasons by name, each tied to an id, so that one thumb can be
+traced.
 
 Knows the reasons; how they are found is in `trainer.join`, `trainer.voices`, `trainer.eligibility`, `trainer.snapshot`.
 """
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TRUNCATED_SAMPLING = "truncated_sampling"
     PENALTIES = "penalties"
     MASKED = "masked"
+    OPAQUE = "opaque"
     MISSING_LOGPROBS = "missing_logprobs"
     OTHER_LOGPROBS = "other_logprobs"
     # PPO should not learn from it for another cause.
@@ -75,6 +76,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.TRUNCATED_SAMPLING: "top_p, top_k or min_p cut the distribution that it was sampled from",
         Reason.PENALTIES: "a presence, frequency or repetition penalty changed the distribution",
         Reason.MASKED: "a grammar, forced tool call, bias, min_tokens or a token list changed the distribution",
+        Reason.OPAQUE: "speculation, a watermark or a custom processor had a say in the tokens",
         Reason.MISSING_LOGPROBS: "the logprob of a token is missing or not finite",
         Reason.OTHER_LOGPROBS: "the logged logprobs are not those of the distribution sampled from",
         Reason.CUT_OFF: "the answer did not come to its end, or nobody was there to see it",

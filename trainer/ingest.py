@@ -1,4 +1,4 @@
-"""From the log into the ledger: one policy's completions, feedback, consents and erasures, from where the ledger stands.
+"""From the log into the ledger: a policy's completions, feedback, consents and erasures, from where the ledger stands.
 
 Records of other policies are skipped by their header, unread; but a person's consent and erasure hold whatever policy
 they were recorded under. What cannot be read goes to the dead letters with its original bytes, place and reason, and
@@ -100,7 +100,7 @@ class Ingest:
 
     def _decode(self, record: StoredRecord) -> Event:
         event = decode_event(record.value, record.headers)
-        if not isinstance(event, STORED) or event.TOPIC != record.position.topic:
+        if not isinstance(event, STORED) or record.position.topic != event.TOPIC:
             raise InvalidInput(f"{event.wire_type()} does not belong in {record.position.topic}", field="ce_type")
         if header(record.headers, "ce_subject") != event.policy:
             raise InvalidInput("ce_subject is not the policy in the body", field="ce_subject")

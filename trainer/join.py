@@ -8,7 +8,6 @@ answer that nobody judged is unlabelled, never bad. What is left out has its rea
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 

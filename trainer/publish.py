@@ -180,10 +180,13 @@ class Publisher:
         self._fenced(manifest.parent, attempt)
 
     def start_canary(self, version: int, reason: str) -> bool:
-        """Give a candidate its share of the traffic; False where the journal refuses (another canary is there)."""
-        state = self._current()
-        if state.canary == version:
-            return True
+        """Give a candidate its share of the traffic; False where it is none, or another canary is there.
+
+        Only a candidate: a version that an operator took back must not come back by a repeat.
+        """
+        stage = self._current().versions[version].stage
+        if stage is not Stage.CANDIDATE:
+            return stage is Stage.CANARY
         try:
             self.journal.propose(self._entry(CanaryStarted, reason, version=version, share=self.canary_share))
         except Refused as refused:

@@ -5,8 +5,9 @@ Knows token ids, stop tokens and seeds. Knows nothing of what the answers are fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +15,16 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from schemas.errors import ConfigError
 from trainer.models.base import SharedBase
 from trainer.models.batching import PAD_ID
+
+_WHOLE_DISTRIBUTION: Mapping[str, Any] = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
@@ -30,8 +41,30 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str,
     return tuple(ids)
 
 
+def end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The ids that end an answer, as vLLM reads them: those of generation_config.json, else the tokenizer's.
+
+    Raises:
+        ConfigError: neither names one.
+    """
+    found: object = None
+    if (folder / "generation_config.json").is_file():
+        found = GenerationConfig.from_pretrained(str(folder)).eos_token_id
+    if found is None:
+        found = tokenizer.eos_token_id
+    if found is None:
+        raise ConfigError(f"the model in {folder} has no end-of-sequence token", field="model")
+    return tuple(found) if isinstance(found, list | tuple) else (int(str(found)),)
+
+
+def answer_encoder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """Text of an answer -> its token ids, the end token included. Raises ConfigError as `end_tokens` does."""
+    end = end_tokens(folder, tokenizer)[0]
+    return lambda text: [*tokenizer.encode(text, add_special_tokens=False), end]
+
+
 def stop_tokens(base: SharedBase) -> tuple[int, ...]:
-    """The ids that end an answer: what the model's generation_config.json says, as vLLM reads it too."""
+    """The ids that end an answer, as the loaded model's generation configuration names them."""
     config = _causal_lm(base).generation_config
     ends = None if config is None else config.eos_token_id
     if ends is None:
@@ -72,7 +105,8 @@ def sample(
         max_new_tokens=max_new_tokens,
         do_sample=not greedy,
         # Everything that a model's own generation_config.json could add is switched off by name.
-        **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None}),
+        **({} if greedy else _WHOLE_DISTRIBUTION),
+        no_repeat_ngram_size=0,
         repetition_penalty=1.0,
         num_beams=1,
         eos_token_id=list(ends),

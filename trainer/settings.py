@@ -10,29 +10,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
+from trainer.eligibility import MAX_VERSIONS_BEHIND
 from trainer.gates.config import GateSettings
 from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
 from trainer.promotion import PromotionSettings
+from trainer.selection import SnapshotSettings
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FeedbackSection(_Section):
+class FeedbackSection(SnapshotSettings):
     """Which feedback counts, and when there is enough of it for a turn."""
 
-    window_s: float = Field(
-        default=3600.0,
-        ge=0,
-        description="seconds of event time that every completion waits for feedback before it is judged (ours)",
-    )
     min_new_labels: int = Field(
         default=200, ge=1, description="usable labels since the last turn that begin a new one (ours)"
+    )
+    min_answers: int = Field(
+        default=32,
+        ge=1,
+        description="answers that PPO can learn from, below which a turn ends without a candidate (ours)",
+    )
+    max_versions_behind: int = Field(
+        default=MAX_VERSIONS_BEHIND, ge=0, description="answers of older versions do not train PPO"
     )
 
 
@@ -80,6 +85,12 @@ class TrainerSettings(TomlSettings):
     gates: GateSettings = Field(default_factory=GateSettings, description="what a candidate must keep to")
     suites: SuitesSection = Field(default_factory=SuitesSection, description="fixed questions for the gates")
     promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="when votes decide a canary")
+
+    def recipe(self) -> dict[str, JsonValue]:
+        """All that decides what is learnt, for a version's manifest: no paths and no addresses."""
+        named = ("dtype", "seed", "feedback", "lora", "reward_model", "ppo", "gates")
+        recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named))
+        return recipe
 
 
 def load_settings(path: Path) -> TrainerSettings:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from exchange.fingerprint import local_model_folder
 from schemas.base import Body
@@ -24,7 +24,7 @@ from trainer.learn.config import LoraSettings, SftConfig
 from trainer.learn.sft import train_sft
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
-from trainer.sample import load_tokenizer, render_chat
+from trainer.sample import end_tokens, load_tokenizer, render_chat
 from trainer.suites.cases import Message
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run_sft(
     """
     folder = local_model_folder(model)
     tokenizer = load_tokenizer(folder)
-    items = read_demonstrations(demonstrations, tokenizer, ends=_stop_tokens(folder, tokenizer))
+    items = read_demonstrations(demonstrations, tokenizer, ends=end_tokens(folder, tokenizer))
     chosen = config or SftConfig(method="lora" if lora else "full", learning_rate=2e-4 if lora else 2e-5)
     with open_display() as display:
         reporter = Reporter(display, TrainerMetrics(), threading.Event())
@@ -120,15 +120,3 @@ def to_tokens(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, e
     # Some templates render a finished answer otherwise than they open one.
     answer = tuple(tokenizer.encode(chat[-1]["content"], add_special_tokens=False))
     return Demonstration(prompt, (*answer, ends[0]))
-
-
-def _stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """End tokens as vLLM reads them: those of generation_config.json, else the tokenizer's."""
-    found: object = None
-    if (folder / "generation_config.json").is_file():
-        found = GenerationConfig.from_pretrained(str(folder)).eos_token_id
-    if found is None:
-        found = tokenizer.eos_token_id
-    if found is None:
-        raise InvalidInput("the model has no end-of-sequence token", field="model")
-    return tuple(found) if isinstance(found, list | tuple) else (int(str(found)),)

@@ -1,8 +1,8 @@
 """One voice per person and target: the latest valid word counts, once.
 
-Pure functions over feedback; the order it comes in makes no difference. Thumbs and stars are one kind of word (a verdict
-on an answer), comparisons and rankings another (an order of candidates); corrections, comments and each named outcome
-stand beside them.
+Pure functions over feedback; the order it comes in makes no difference. Thumbs and stars are one kind of word (a
+verdict on an answer), comparisons and rankings another (an order of candidates); corrections, comments and each named
+outcome stand beside them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def latest_words(
 
 def _replaced(word: FeedbackReceived, last: FeedbackReceived) -> Reason:
     # A correction says everything in its sealed text, so two of them cannot be told to be the same.
-    same = word.signal == last.signal and word.target == last.target and word.content is None
+    same = (word.signal, word.target) == (last.signal, last.target)
     return Reason.DUPLICATE if same and word.signal.kind != "correction" else Reason.SUPERSEDED
 
 

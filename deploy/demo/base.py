@@ -35,12 +35,13 @@ SOURCES = ("base.py", "domain.py", "intents.toml", "phrases.py")
 
 @dataclass(frozen=True)
 class BaseOptions:
-    """How the base is made. `demonstrations` are drawn from `seed`; `epochs` passes are made over them."""
+    """How the base is made: from `demonstrations` drawn with `seed`, in `epochs` passes over them."""
 
-    demonstrations: int = 10_000
-    epochs: float = 2.0
+    demonstrations: int = 18_000
+    epochs: float = 1.0
     learning_rate: float = 3e-3
-    batch_tokens: int = 2048
+    batch_tokens: int = 1536
+    vocabulary: int = 1280
     seed: int = 0
 
 
@@ -65,9 +66,8 @@ def make_base(cache: Path, options: BaseOptions, progress: Progress = silent) ->
     shown = demonstrations(options.demonstrations, options.seed)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         fresh = Path(scratch) / "fresh"
-        make_fresh_base(
-            fresh, _tokenizer_texts(shown), CHAT_TEMPLATE, FreshBaseConfig(seed=options.seed), specials=ROLE_TOKENS
-        )
+        shape = FreshBaseConfig(vocab_size=options.vocabulary, max_positions=512, seed=options.seed)
+        make_fresh_base(fresh, _tokenizer_texts(shown), CHAT_TEMPLATE, shape, specials=ROLE_TOKENS)
         tokenizer = AutoTokenizer.from_pretrained(fresh)
         config = SftConfig(
             epochs=options.epochs,

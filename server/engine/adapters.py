@@ -1,8 +1,8 @@
 """LoRA adapters in a running vLLM engine: load, probe, score, drain, unload.
 
 Knows vLLM's LoRA requests and where its OpenAI layer looks names up. Knows no policy, version or journal. A name is
-used once: other weights come under another name, because vLLM keeps prefix-cache blocks by name. The integer ids vLLM
-wants are counted up here and never reused, so a slow request can never meet another adapter's weights.
+for one path for good: other weights come under another name, because vLLM keeps prefix-cache blocks by name. The
+integer ids vLLM wants are counted up here and never reused, so a slow request can never meet another adapter's weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AdapterSlots:
         self._in_flight = in_flight
         self._base_names = base_names
         self._capacity = capacity
-        self._used_names = set(base_names)
+        self._paths: dict[str, Path | None] = dict.fromkeys(base_names)
         self._last_id = 0
 
     def loaded(self) -> list[str]:
@@ -52,9 +52,10 @@ class AdapterSlots:
     async def load(self, name: str, path: Path) -> None:
         """Load the PEFT folder at `path` as `name`, and make it known to the OpenAI layer.
 
-        Raises AdapterError when the name was used before, all slots are taken, or vLLM refuses the files.
+        Raises AdapterError when the name is loaded or was used for another path, all slots are taken, or vLLM refuses
+        the files.
         """
-        if name in self._used_names:
+        if name in self._registry or self._paths.get(name, path) != path:
             raise AdapterError(
                 f"Adapter name {name} was used before", remedy="Publish other weights under a new version."
             )
@@ -63,17 +64,15 @@ class AdapterSlots:
                 f"All {self._capacity} adapter slots are taken by {', '.join(self._registry)}",
                 remedy="Unload one, or raise max_loras.",
             )
-        self._used_names.add(name)
         self._last_id += 1
         request = LoRARequest(lora_name=name, lora_int_id=self._last_id, lora_path=str(path))
         try:
             accepted = await self._client.add_lora(request)
         except Exception as error:  # vLLM hands on whatever its worker raised, as a plain Exception
-            self._used_names.discard(name)  # nothing was cached under it, so it may be tried again
             raise AdapterError(f"vLLM cannot load adapter {name}: {error}") from error
         if not accepted:
-            self._used_names.discard(name)
             raise AdapterError(f"vLLM did not accept adapter {name}")
+        self._paths[name] = path  # not before: under a name that was never served, nothing was cached
         self._registry[name] = request
 
     async def unload(self, name: str) -> None:

@@ -47,7 +47,7 @@ class InMemoryEngine:
         self._seconds_per_step = seconds_per_step
         self._max_model_len = max_model_len
         self._adapters: dict[str, Path] = {}
-        self._used_names: set[str] = set()
+        self._paths: dict[str, Path] = {}
         self._in_flight = InFlight()
         self._sink: Sink | None = None
         self._progress = time.monotonic()
@@ -87,13 +87,14 @@ class InMemoryEngine:
         self._sink = sink
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        if name in self._used_names or name in self._base_names:
+        used = name in self._adapters or name in self._base_names
+        if used or self._paths.get(name, path) != path:
             raise AdapterError(
                 f"Adapter name {name} was used before", remedy="Publish other weights under a new version."
             )
         if name in self.unloadable:
             raise AdapterError(f"Adapter {name} cannot be loaded from {path.name}")
-        self._used_names.add(name)
+        self._paths[name] = path
         self._adapters[name] = path
 
     async def probe(self, name: str) -> str:

@@ -73,7 +73,8 @@ class Engine(Protocol):
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load the PEFT folder at `path` as `name`. The files must stay there until `unload_adapter(name)`.
 
-        Raises AdapterError when the name was ever used before or the engine refuses the files.
+        `path` names its content: after an unload the name may come back from the same path, and from no other.
+        Raises AdapterError when the name is loaded or was used for another path, or the engine refuses the files.
         """
         ...
 

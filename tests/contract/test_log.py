@@ -178,7 +178,7 @@ def test_what_will_never_fit_is_refused_whole(log: EventLog) -> None:
     before = ends(log, COMPLETIONS.name)
     with pytest.raises(InvalidInput, match="too large"):
         log.append([record("a", "fine"), record("a", "x" * (MAX_RECORD_BYTES + 1))])
-    with pytest.raises(InvalidInput, match="no topic 'attune.typo'"):
+    with pytest.raises(InvalidInput, match=r"no topic 'attune\.typo'"):
         log.append([record("a", "fine"), record("a", "b", "attune.typo")])
     assert ends(log, COMPLETIONS.name) == before
 

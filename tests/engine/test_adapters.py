@@ -118,7 +118,9 @@ def test_drain_waits_for_holders_and_unload_refuses_before(
     assert engine_server.call(scene()) == ["waiting", "unloaded"]
 
 
-def test_names_are_used_once_and_slots_are_bounded(engine_server: EngineServer, tiny_adapters: list[Path]) -> None:
+def test_names_are_bound_to_their_files_and_slots_are_bounded(
+    engine_server: EngineServer, tiny_adapters: list[Path]
+) -> None:
     engine = engine_server.engine
     names = [fresh_name() for _ in range(4)]
     for name in names[:3]:
@@ -127,9 +129,12 @@ def test_names_are_used_once_and_slots_are_bounded(engine_server: EngineServer, 
         engine_server.call(engine.load_adapter(names[3], tiny_adapters[0]))
     engine_server.call(engine.unload_adapter(names[0]))
     with pytest.raises(AdapterError, match="was used before"):
-        engine_server.call(engine.load_adapter(names[0], tiny_adapters[0]))
-    engine_server.call(engine.load_adapter(names[3], tiny_adapters[0]))
-    assert engine.loaded() == [names[1], names[2], names[3]]
+        engine_server.call(engine.load_adapter(names[0], tiny_adapters[1]))
+    with pytest.raises(AdapterError, match="was used before"):
+        engine_server.call(engine.load_adapter(names[1], tiny_adapters[0]))
+    engine_server.call(engine.load_adapter(names[0], tiny_adapters[0]))
+    assert engine.loaded() == [names[1], names[2], names[0]]
+    assert engine_server.call(engine.probe(names[0])) == engine_server.call(engine.probe(names[1]))
 
 
 def test_broken_adapter_is_refused_and_the_engine_lives_on(

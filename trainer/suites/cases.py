@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,22 @@ class SuiteCase(Body):
     def chat(self) -> list[dict[str, str]]:
         """The messages as a chat template takes them."""
         return [message.model_dump() for message in self.messages]
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The fixed questions that every candidate and its parent answer."""
+
+    ability: tuple[SuiteCase, ...]
+    red_team: tuple[SuiteCase, ...]
+
+
+def load_suites(ability: Path | None, red_team: Path | None) -> Suites:
+    """Suites from files; None stands for the built-in one. Raises InvalidInput, as `load_suite` does."""
+    return Suites(
+        built_in_suite("retained_ability") if ability is None else load_suite(ability),
+        built_in_suite("red_team") if red_team is None else load_suite(red_team),
+    )
 
 
 def load_suite(path: Path) -> tuple[SuiteCase, ...]:

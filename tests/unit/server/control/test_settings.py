@@ -32,7 +32,9 @@ def test_defaults_and_relative_paths_come_from_the_files_folder(tmp_path: Path) 
 
 def test_absolute_addresses_and_model_folders(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    text = '[server]\nlog = "kafka://a:9092,b:9092"\nregistry = "file:///srv/registry"\nkeys = "sqlite:////srv/keys.db"\n'
+    text = (
+        '[server]\nlog = "kafka://a:9092,b:9092"\nregistry = "file:///srv/registry"\nkeys = "sqlite:////srv/keys.db"\n'
+    )
     settings = load_settings(_write(tmp_path, text + '[engine]\nmodel = "base"\n'))
     assert settings.server.log == "kafka://a:9092,b:9092"
     assert settings.server.registry == "file:///srv/registry"

@@ -1,0 +1,103 @@
+"""Small parts of ASGI: reading a bounded body, and calling an app within this process.
+
+Knows messages and scopes; knows nothing of chats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope
+
+from server.errors import TooLarge
+
+_PASSED_ON = ("host", "accept", "user-agent", "traceparent", "tracestate")
+_SCOPE = ("type", "asgi", "http_version", "scheme", "client", "server", "root_path", "state")
+
+
+class ClientGone(Exception):
+    """The client left before its request had come."""
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        TooLarge: it has more than `limit` bytes.
+        ClientGone: the client left before the end.
+    """
+    declared = Headers(scope=scope).get("content-length", "")
+    if declared.isdecimal() and int(declared[:18]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes", field="body")
+
+
+def inner_scope(scope: Scope, *, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The scope of a POST of `body` to another app: what the outer request's server said, none of its routing, and
+    only those of its headers that cannot steer anything.
+    """
+    outer = Headers(scope=scope)
+    kept = {name: outer[name] for name in _PASSED_ON if name in outer}
+    sent = {**kept, "content-type": "application/json", "content-length": str(len(body)), **headers}
+    return {
+        **{name: scope[name] for name in _SCOPE if name in scope},
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
+    }
+
+
+class Replay:
+    """A `receive` that gives `body` first and then what the client goes on to say, which is that it left."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+        self.client_gone = False
+
+    async def __call__(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._receive()
+        self.client_gone = self.client_gone or message["type"] == "http.disconnect"
+        return message
+
+
+@dataclass
+class Captured:
+    """A `send` that keeps the whole response."""
+
+    status: int = 0
+    body: bytearray = field(default_factory=bytearray)
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message["type"] == "http.response.body":
+            self.body += message.get("body", b"")
+
+
+async def never() -> Message:
+    """A `receive` of a client that neither says anything more nor leaves."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets the event")

@@ -1,0 +1,114 @@
+"""From Attune's errors to HTTP: status, and a body in OpenAI's shape that names the field at fault and the remedy.
+
+Knows which error means which status; knows no route. Bodies never repeat what the client sent, which may be personal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from schemas.errors import AttuneError, Conflict, HandleRefused, InvalidInput, NotFound, Refused, Unavailable
+
+RETRY_AFTER_S = 2
+
+
+class Unauthorized(AttuneError):
+    """No API key came with the request, or none that is known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            field="authorization",
+            remedy="Send the header `Authorization: Bearer ak_...` with a valid API key.",
+        )
+
+
+class Forbidden(AttuneError):
+    """The API key, or the handle's bearer, has no right to do this."""
+
+
+class TooLarge(InvalidInput):
+    """The request body is larger than the server takes."""
+
+
+_STATUSES: tuple[tuple[type[AttuneError], int, str], ...] = (
+    (Unauthorized, 401, "authentication_error"),
+    (Forbidden, 403, "permission_error"),
+    (TooLarge, 413, "invalid_request_error"),
+    (HandleRefused, 403, "permission_error"),
+    (InvalidInput, 400, "invalid_request_error"),
+    (NotFound, 404, "not_found_error"),
+    (Conflict, 409, "conflict_error"),
+    (Refused, 409, "conflict_error"),
+    (Unavailable, 503, "service_unavailable_error"),
+)
+
+
+def status_of(error: AttuneError) -> int:
+    """The HTTP status that an error means; 500 for what is no fault of the request."""
+    return _kind(error)[0]
+
+
+def error_body(error: AttuneError) -> dict[str, object]:
+    """OpenAI's error object; for the Messages API its `type` at the top level does no harm to others."""
+    _, kind = _kind(error)
+    code = f"handle_{error.reason}" if isinstance(error, HandleRefused) else _code(error)
+    return {"type": "error", "error": {"message": str(error), "type": kind, "param": error.field, "code": code}}
+
+
+def error_headers(error: AttuneError) -> dict[str, str]:
+    """Headers that go with an error."""
+    if isinstance(error, Unavailable):
+        return {"retry-after": str(RETRY_AFTER_S)}
+    return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+
+
+def error_response(error: AttuneError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The whole answer to a request that failed by `error`."""
+    return JSONResponse(
+        error_body(error), status_code=status_of(error), headers={**error_headers(error), **(headers or {})}
+    )
+
+
+def invalid_body(error: ValidationError) -> InvalidInput:
+    """A pydantic refusal in our own words: each field at fault by name, what is allowed, never the value."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    fields = [".".join(str(part) for part in fault["loc"]) for fault in faults]
+    parts = []
+    for name, fault in zip(fields[:5], faults, strict=False):
+        if fault["type"] == "extra_forbidden":
+            parts.append(f"{name}: this field is not known here")
+        else:
+            parts.append(f"{name}: {fault['msg']}" if name else str(fault["msg"]))
+    return InvalidInput("; ".join(parts), field=fields[0] or None)
+
+
+def install_errors(app: FastAPI) -> None:
+    """Answer every AttuneError raised in a route of `app` in OpenAI's shape."""
+
+    async def answer(_: Request, error: Exception) -> Response:
+        assert isinstance(error, AttuneError), "registered for this type alone"  # noqa: S101
+        return error_response(error)
+
+    app.add_exception_handler(AttuneError, answer)
+
+
+def _kind(error: AttuneError) -> tuple[int, str]:
+    for kind, status, name in _STATUSES:
+        if isinstance(error, kind):
+            return (400, name) if isinstance(error, HandleRefused) and error.reason == "malformed" else (status, name)
+    return 500, "server_error"
+
+
+def _code(error: AttuneError) -> str:
+    if isinstance(error, NotFound) and error.field == "model":
+        return "model_not_found"
+    if isinstance(error, Unauthorized):
+        return "invalid_api_key"
+    words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(error).__name__)
+    return words.lstrip("_")

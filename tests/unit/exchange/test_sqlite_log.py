@@ -1,0 +1,141 @@
+"""The SQLite log among processes: nothing lost between them, nothing lost with one that is killed."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from exchange.log import StoredRecord, TopicPartition
+from exchange.sqlite import SqliteLog
+from schemas.errors import ConfigError, Unavailable
+from schemas.topics import COMPLETIONS
+from schemas.wire import LogRecord
+
+WRITER = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from exchange.sqlite import SqliteLog
+    from schemas.wire import LogRecord
+
+    name, batches = sys.argv[2], int(sys.argv[3])
+    with SqliteLog(Path(sys.argv[1])) as log:
+        for batch in range(batches):
+            records = [
+                LogRecord("attune.completions", f"{name}-{n}".encode(), f"{name}:{batch}:{n}".encode() + b"." * 500)
+                for n in range(4)
+            ]
+            log.append(records)
+            print(batch, flush=True)
+    """
+)
+PLACES = {TopicPartition(COMPLETIONS.name, number): 0 for number in range(COMPLETIONS.partitions)}
+
+
+def start(path: Path, name: str, batches: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(path), name, str(batches)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def read_all(path: Path) -> list[StoredRecord]:
+    with SqliteLog(path) as log:
+        reader = log.reader(PLACES)
+        found: list[StoredRecord] = []
+        while batch := reader.poll(max_records=500):
+            found += batch
+        reader.close()
+    return found
+
+
+def test_several_processes_append_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    """They also all create the file at once; a reader that follows meanwhile sees every record once, in order."""
+    path = tmp_path / "log.db"
+    started = [start(path, f"p{number}", 50) for number in range(4)]
+    followed: list[StoredRecord] = []
+    with SqliteLog(path) as log:
+        reader = log.reader(PLACES)
+        deadline = time.monotonic() + 120
+        while len(followed) < 4 * 50 * 4 and time.monotonic() < deadline:
+            followed += reader.poll(max_records=64, timeout_s=0.5)
+        reader.close()
+    for process in started:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    expected = {f"p{p}:{batch}:{n}" for p in range(4) for batch in range(50) for n in range(4)}
+    assert {stored.value.decode().rstrip(".") for stored in followed} == expected
+    assert len(followed) == len(expected)
+    by_key: dict[bytes, list[int]] = defaultdict(list)
+    offsets: dict[int, list[int]] = defaultdict(list)
+    for stored in followed:
+        by_key[stored.key].append(int(stored.value.split(b":")[1]))
+        offsets[stored.position.partition].append(stored.position.offset)
+    assert all(batches == list(range(50)) for batches in by_key.values())
+    assert all(found == list(range(len(found))) for found in offsets.values())
+    assert {stored.position for stored in read_all(path)} == {stored.position for stored in followed}
+
+
+def test_what_was_acknowledged_outlives_a_killed_writer(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    writer = start(path, "w", 1_000_000)
+    assert writer.stdout is not None
+    acknowledged = -1
+    while acknowledged < 30:
+        acknowledged = int(writer.stdout.readline())
+    writer.kill()
+    rest = writer.communicate(timeout=60)[0].split()
+    acknowledged = max([acknowledged, *(int(line) for line in rest)])
+    found = [stored.value.decode().rstrip(".") for stored in read_all(path)]
+    batches = sorted({int(value.split(":")[1]) for value in found})
+    # Whole batches only, all that were acknowledged, and at most the one that was being acknowledged.
+    assert batches in (list(range(acknowledged + 1)), list(range(acknowledged + 2)))
+    assert sorted(found) == sorted(f"w:{batch}:{n}" for batch in batches for n in range(4))
+    with SqliteLog(path) as log:
+        ends = {place: log.end_offset(place) for place in PLACES}
+        assert sum(ends.values()) == len(found)
+        (position,) = log.append([LogRecord(COMPLETIONS.name, b"next", b"one")])
+        assert position.offset == ends[TopicPartition(COMPLETIONS.name, position.partition)]
+
+
+def test_every_append_is_synced(tmp_path: Path) -> None:
+    with SqliteLog(tmp_path / "log.db") as log:
+        connection = log._connection
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+
+
+def test_a_failed_append_leaves_nothing_and_the_log_goes_on(tmp_path: Path) -> None:
+    with SqliteLog(tmp_path / "log.db") as log:
+        log.append([LogRecord(COMPLETIONS.name, b"k", b"before")])
+        log._connection.execute("CREATE TRIGGER full BEFORE INSERT ON records WHEN NEW.value = x'626164' "
+                                "BEGIN SELECT RAISE(ABORT, 'disk full'); END")  # fmt: skip
+        with pytest.raises(Unavailable, match="disk full"):
+            log.append([LogRecord(COMPLETIONS.name, b"k", b"good"), LogRecord(COMPLETIONS.name, b"k", b"bad")])
+        log.append([LogRecord(COMPLETIONS.name, b"k", b"after")])
+    assert [stored.value for stored in read_all(tmp_path / "log.db")] == [b"before", b"after"]
+
+
+def test_the_folder_is_made_and_the_log_stays(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "log.db"
+    with SqliteLog(path) as log:
+        log.append([LogRecord(COMPLETIONS.name, b"k", b"kept")])
+    assert [stored.value for stored in read_all(path)] == [b"kept"]
+
+
+def test_files_that_are_no_such_log_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, " * 100)
+    with pytest.raises(Unavailable, match="cannot be used"):
+        SqliteLog(tmp_path / "text")
+    with pytest.raises(Unavailable):
+        SqliteLog(tmp_path / "text" / "below" / "log.db")
+    connection = sqlite3.connect(tmp_path / "newer.db")
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(ConfigError, match="layout 7"):
+        SqliteLog(tmp_path / "newer.db")

@@ -1,0 +1,69 @@
+"""What the turn and the promotion rule ask of the ledger: how many labels, a snapshot, its content, votes.
+
+Knows ledger, join, snapshot and key store; decides nothing about learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exchange.keys import KeyStore
+from schemas.manifests import SnapshotManifest
+from trainer.candidate import TrainingData
+from trainer.dataset import Dataset, Encode, open_dataset
+from trainer.eligibility import Scope
+from trainer.join import join
+from trainer.ledger import Ledger
+from trainer.promotion import CanaryVote
+from trainer.settings import FeedbackSection
+from trainer.snapshot import Snapshot, cut_snapshot
+from trainer.votes import canary_votes
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The labels and answers of one policy that are known so far."""
+
+    ledger: Ledger
+    keys: KeyStore
+    settings: FeedbackSection
+    base_fingerprint: str
+    encode: Encode
+
+    def labels(self, parent: int) -> int:
+        """Words of feedback that would train the reward model now."""
+        return len(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms).words)
+
+    def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
+        """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
+        return cut_snapshot(self.ledger, self._scope(parent), self.settings, out, since=since)
+
+    def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
+        """What a snapshot holds, as tokens, without what was erased since it was cut."""
+        return training_data(open_dataset(folder, manifest, self.keys, self.encode))
+
+    def votes(self, *, canary: int, stable: int, since_ms: int) -> Sequence[CanaryVote]:
+        """Blinded votes between these two versions, cast at or after `since_ms`."""
+        return canary_votes(self.ledger.known().feedback, canary=canary, stable=stable, since_ms=since_ms)
+
+    def _scope(self, parent: int) -> Scope:
+        return Scope(self.base_fingerprint, parent, self.settings.max_versions_behind)
+
+
+def training_data(dataset: Dataset) -> TrainingData:
+    """A dataset as a turn uses it. Prompts are those of held-out people first, then the others', each once."""
+    train, heldout = dataset.train, dataset.heldout
+    prompts = [answer.prompt_ids for answer in heldout.answers]
+    prompts += [pair.prompt_ids for pair in heldout.pairs]
+    prompts += [answer.prompt_ids for answer in train.answers]
+    return TrainingData(
+        answers=train.answers,
+        pairs=train.pairs,
+        thumbs=train.thumbs,
+        heldout_pairs=heldout.pairs,
+        heldout_thumbs=heldout.thumbs,
+        prompts=tuple(dict.fromkeys(prompts)),
+        dropped=dataset.dropped,
+    )

@@ -1,0 +1,81 @@
+"""Keeps the ledger up with the log in a thread of its own, so that a turn that trains for hours loses no consumer.
+
+Knows ingest and threads; knows nothing of what is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import AttuneError, Unavailable
+from trainer.ingest import Ingest
+
+log = logging.getLogger(__name__)
+_WAIT_S = 0.5
+
+
+class Feeder:
+    """Pumps until closed. A log that is away is tried again; any other error ends it and shows in `check`."""
+
+    def __init__(self, ingest: Ingest, retry_s: float = 1.0) -> None:
+        self._ingest = ingest
+        self._retry_s = retry_s
+        self._quit = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="attune-ingest", daemon=True)
+        self._error: AttuneError | None = None
+        self.read = 0
+        """Records read so far."""
+
+    def catch_up(self) -> int:
+        """Read, in the caller's thread, all that is on the log now; before `start` only. Returns how many records."""
+        left = self._ingest.lag()
+        before = self.read
+        while left > 0:
+            count = self._ingest.pump(timeout_s=_WAIT_S)
+            self.read += count
+            # Offsets may have gaps, so what is left is asked of the log again.
+            left = min(left - count, self._ingest.lag())
+        return self.read - before
+
+    def start(self) -> None:
+        """Go on reading in the background."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what ended the thread, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._quit.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        away = False
+        while not self._quit.is_set():
+            try:
+                self.read += self._ingest.pump(timeout_s=_WAIT_S)
+                if away:
+                    log.info("the event log is back")
+                away = False
+            except Unavailable as error:
+                if not away:
+                    log.warning("the event log is away, trying again: %s", error)
+                away = True
+                self._quit.wait(self._retry_s)
+            except AttuneError as error:
+                self._error = error
+                return

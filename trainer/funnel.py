@@ -1,0 +1,48 @@
+"""How much of what was answered and said is learnt from, and what became of the rest, by reason. Pure counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainer.exclusions import count_reasons
+from trainer.join import Joined
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """Each stage is a part of the one before, but for `displayed`, which some apps never report."""
+
+    answered: int
+    """Answers known."""
+    displayed: int
+    """Answers reported as shown."""
+    rated: int
+    """Answers that any feedback speaks of."""
+    joined: int
+    """Answers that a usable word speaks of."""
+    words: int
+    """Words of feedback that train the reward model: the usable labels."""
+    ppo: int
+    """Answers that PPO may learn from, judged by a person or not."""
+    contradictions: int
+    """Comparisons that contradict the same person's thumbs; they count all the same."""
+    excluded_feedback: Mapping[str, int]
+    """Words left out, by reason."""
+    excluded_answers: Mapping[str, int]
+    """Answers left out of PPO, by reason; one answer may have several."""
+
+
+def funnel(joined: Joined) -> Funnel:
+    """Count a join."""
+    return Funnel(
+        answered=joined.answered,
+        displayed=joined.displayed,
+        rated=joined.rated,
+        joined=len({answer.key for word in joined.words for answer in word.answers}),
+        words=len(joined.words),
+        ppo=len(joined.trainable),
+        contradictions=len(joined.contradictions),
+        excluded_feedback=count_reasons(joined.exclusions, "feedback"),
+        excluded_answers=count_reasons(joined.exclusions, "answer"),
+    )

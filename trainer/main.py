@@ -1,0 +1,104 @@
+"""The trainer's composition root: from settings to a running loop, and a clean end. The one place that opens things."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from types import FrameType
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
+from exchange.journal import PolicyJournal
+from exchange.open import open_keys, open_log, open_registry
+from trainer.canary import CanaryWatch
+from trainer.corpus import Corpus
+from trainer.feeder import Feeder
+from trainer.ingest import Ingest
+from trainer.lease import TrainerLease
+from trainer.ledger import Ledger
+from trainer.loop import Loop
+from trainer.metrics import TrainerMetrics
+from trainer.progress import Reporter, open_display
+from trainer.publish import Publisher
+from trainer.sample import answer_encoder, load_tokenizer
+from trainer.settings import TrainerSettings
+from trainer.state import StateDir
+from trainer.suites.cases import load_suites
+from trainer.turn import Home, Turns
+
+
+def run_trainer(settings: TrainerSettings, once: bool = False, stop: threading.Event | None = None) -> int:
+    """Train until SIGTERM or SIGINT (or `stop`), or make one turn.
+
+    Returns:
+        The exit code: 0, or 3 where `once` found nothing to do.
+
+    Raises:
+        ConfigError: settings that cannot work (a folder in use, no such model, ...).
+        Unavailable: log, registry or key store cannot be opened.
+    """
+    ended = stop or threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(_ending(ended))
+        loop = _assemble(settings, ended, stack)
+        return loop.once() if once else loop.forever()
+
+
+def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack) -> Loop:
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    transformers_logging.disable_progress_bar()
+    load_suites(settings.suites.retained_ability, settings.suites.red_team)  # a faulty file shows now, not in a turn
+    state = stack.enter_context(StateDir(settings.state_dir))
+    home = _home(settings)
+    tokenizer = load_tokenizer(home.model)
+    log = stack.enter_context(open_log(settings.log))
+    registry = open_registry(settings.registry)
+    keys = stack.enter_context(closing(open_keys(settings.keys)))
+    journal = stack.enter_context(closing(PolicyJournal(log, source="attune/trainer")))
+    ledger = stack.enter_context(Ledger(state.path / "ledger.db", settings.policy))
+    ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy)))
+    feeder = stack.enter_context(Feeder(ingest))
+    metrics = TrainerMetrics()
+    stack.enter_context(metrics.served(settings.metrics_port))
+    reporter = Reporter(stack.enter_context(open_display()), metrics, stop)
+    lease = TrainerLease(journal, settings.policy, state.holder(), settings.lease_s)
+    publisher = Publisher(journal, registry, lease, settings.policy, settings.promotion.canary_share)
+    corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, answer_encoder(home.model, tokenizer))
+    turns = Turns(settings, home, journal, registry, publisher, state, corpus, reporter, metrics)
+    watch = CanaryWatch(journal, publisher, corpus, settings.promotion, turns.reserved)
+    return Loop(lease, watch, turns, feeder, reporter, metrics, stop, settings.poll_s)
+
+
+def _home(settings: TrainerSettings) -> Home:
+    folder = local_model_folder(settings.model)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Home(folder, base_fingerprint(folder), chat_template_hash(folder), device)
+
+
+@contextmanager
+def _ending(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; a second one ends the process the usual way. Only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in signals:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])

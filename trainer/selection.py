@@ -1,0 +1,94 @@
+"""Which of the joined words and answers a snapshot takes, and which of them are held out.
+
+Pure. Preferences: all so far, newest first up to a cap. Answers for PPO: those settled since the last snapshot, unless
+there are none. Held out: some persons, by a hash of their pseudonym, and the newest of the new labels, so that the
+reward model is judged on people and on a time that it has not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainer.exclusions import Exclusion, Reason
+from trainer.facts import Answer
+from trainer.join import Joined, JoinedWord
+
+
+class SnapshotSettings(BaseModel):
+    """What goes into a snapshot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    feedback_window_ms: int = Field(
+        60_000, ge=0, description="event time that every completion waits for its feedback, ms (ours)"
+    )
+    max_labels: int = Field(50_000, ge=1, description="words of feedback at most, the newest (ours)")
+    max_answers: int = Field(20_000, ge=1, description="answers for PPO at most, the newest (ours)")
+    heldout_users: float = Field(0.1, ge=0, lt=1, description="share of persons whose labels are held out (ours)")
+    heldout_time: float = Field(
+        0.1, ge=0, lt=1, description="share of the labels new since the last snapshot, its newest, held out (ours)"
+    )
+    propensity_clip: float = Field(5.0, ge=1, description="largest weight of a thumb by inverse propensity (ours)")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a snapshot takes, sorted by time and id."""
+
+    words: tuple[JoinedWord, ...]
+    answers: tuple[Answer, ...]
+    exclusions: tuple[Exclusion, ...]
+    """What was fit but not taken."""
+    time_cut: int | None
+    """Labels on answers finished at or after this moment are held out; None: none for their time."""
+
+
+def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Selection:
+    """Choose from a join.
+
+    Args:
+        since: watermark of the last snapshot that was learnt from, ms since the epoch; None where there is none.
+    """
+    newest_first = sorted(joined.words, key=lambda word: (word.feedback.at, word.feedback.id), reverse=True)
+    words = tuple(reversed(newest_first[: settings.max_labels]))
+    fresh = [answer for answer in joined.trainable if _is_new(answer.completion.finished_at, joined, since)]
+    pool = fresh or joined.trainable
+    answers = tuple(pool[max(0, len(pool) - settings.max_answers) :])
+    exclusions = [Exclusion("feedback", word.feedback.id, Reason.OVER_CAP) for word in newest_first[len(words) :]]
+    old = {answer.key for answer in joined.trainable} - {answer.key for answer in pool}
+    for answer in joined.trainable[: len(joined.trainable) - len(answers)]:
+        reason = Reason.SEEN_BEFORE if answer.key in old else Reason.OVER_CAP
+        exclusions.append(Exclusion("answer", answer.name, reason))
+    new = [word for word in words if _is_new(word.finished_at, joined, since)]
+    return Selection(words, answers, tuple(sorted(exclusions)), _time_cut(new or words, settings.heldout_time))
+
+
+def heldout_by(group: str, finished_at: int | None, selection: Selection, settings: SnapshotSettings) -> str:
+    """Why a row is held out: `user`, `time`, or empty where it trains. No `finished_at`: time is no cause."""
+    if _fraction(group) < settings.heldout_users:
+        return "user"
+    late = selection.time_cut is not None and finished_at is not None and finished_at >= selection.time_cut
+    return "time" if late else ""
+
+
+def _is_new(finished_at: int, joined: Joined, since: int | None) -> bool:
+    return since is None or finished_at + joined.window_ms > since
+
+
+def _time_cut(words: Sequence[JoinedWord], share: float) -> int | None:
+    """The time from which on the newest `share` of the words lie; never all of them."""
+    times = sorted(word.finished_at for word in words)
+    count = math.floor(share * len(times))
+    if count == 0 or times[-count] == times[0]:
+        return None
+    return times[-count]
+
+
+def _fraction(group: str) -> float:
+    """A number in [0, 1) that is a person's for ever."""
+    return int.from_bytes(hashlib.sha256(f"held out {group}".encode()).digest()[:8], "big") / 2**64

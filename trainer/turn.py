@@ -1,0 +1,232 @@
+"""One turn: from the labels that lie in the ledger to a version that is canary or rejected, with the reason.
+
+The turn in progress lies in the state folder: its snapshot is fixed when it begins, and each finished step is there, so
+a restart goes on where it stopped and ends with the same adapter. Its parent is the stable version of the moment it
+began; should another version become stable meanwhile, the turn is dropped. Knows the order of things; what each of them
+does is elsewhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from exchange.journal import PolicyJournal
+from exchange.registry import Registry
+from schemas.base import version_name
+from schemas.lifecycle import Stage
+from trainer.candidate import Before, Judgement, Learned, Workshop
+from trainer.code_version import code_version
+from trainer.corpus import Corpus
+from trainer.metrics import TrainerMetrics
+from trainer.models.base import SharedBase
+from trainer.models.files import read_adapter
+from trainer.progress import Reporter
+from trainer.publish import Candidate, ParentMoved, Publisher, digest_files
+from trainer.sample import load_tokenizer
+from trainer.settings import TrainerSettings
+from trainer.state import LastTurn, StateDir, TurnState
+from trainer.suites.cases import load_suites
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The base model, as the manifest names it."""
+
+    model: Path
+    base_fingerprint: str
+    chat_template_hash: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TurnOutcome:
+    """What became of a turn."""
+
+    kind: Literal["published", "rejected", "idle", "starved", "dropped"]
+    """idle: too few new labels. starved: nothing that PPO could learn from. dropped: the parent no longer serves."""
+    message: str
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Makes turns of one policy."""
+
+    settings: TrainerSettings
+    home: Home
+    journal: PolicyJournal
+    registry: Registry
+    publisher: Publisher
+    state: StateDir
+    corpus: Corpus
+    progress: Reporter
+    metrics: TrainerMetrics
+
+    def reserved(self) -> int | None:
+        """The version number that the turn in progress has taken, if any."""
+        turn = self.state.turn()
+        return None if turn is None else turn.reserved
+
+    def run(self) -> TurnOutcome:
+        """Go on with the turn in progress, or begin one if there are labels enough.
+
+        Raises:
+            Stopped: a stop was asked for; the turn stays where it is.
+            LeaseLost: another trainer makes versions now; the turn stays where it is.
+            Unavailable: log or registry cannot be reached; the turn stays where it is.
+        """
+        try:
+            outcome = self._run()
+        finally:
+            # The base is only held while a turn runs: a server may share the device.
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        if outcome.kind != "idle":
+            self.metrics.turns.labels(outcome=outcome.kind).inc()
+        return outcome
+
+    def _run(self) -> TurnOutcome:
+        self.journal.refresh()
+        state = self.journal.state(self.settings.policy)
+        stable, turn = state.stable, self.state.turn()
+        if turn is not None and turn.reserved is not None and state.versions[turn.reserved].stage is not Stage.RESERVED:
+            # Its version was announced, or given up, and the trainer stopped before it could note that.
+            self._finish(turn, None, None)
+            turn = None
+        if turn is not None and turn.parent != stable:
+            return self._drop(turn, f"{version_name(self.settings.policy, stable)} is stable now")
+        if turn is None:
+            labels = self.corpus.labels(stable)
+            last = self.state.last()
+            new = labels - (last.labels if last else 0)
+            self.metrics.labels.set(max(0, new))
+            needed = self.settings.feedback.min_new_labels
+            if new < needed:
+                return TurnOutcome("idle", f"{max(0, new)} new labels; a turn begins at {needed}")
+            turn = self._begin(stable)
+        try:
+            return self._learn(turn)
+        except ParentMoved as moved:
+            return self._drop(turn, moved.message)
+
+    def _begin(self, parent: int) -> TurnState:
+        self.state.drop_turn()
+        folder = self.state.turn_dir / "snapshot"
+        # What the parent has learnt from: a version that was rejected or taken back has taught nobody anything.
+        since = None
+        if parent:
+            taught_by = self.registry.adapter(self.settings.policy, parent).snapshot
+            since = self.registry.snapshot(taught_by).watermark
+        snapshot = self.corpus.cut(parent, folder, since=since)
+        manifest = snapshot.manifest
+        self.registry.publish_snapshot(folder, manifest)
+        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=len(snapshot.joined.words))
+        self.state.save_turn(turn)
+        counts = ", ".join(f"{count} {kind}" for kind, count in manifest.counts.items())
+        left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.excluded.items())
+        self.progress.say(f"turn begins from {version_name(self.settings.policy, parent)}: {counts}")
+        if left_out:
+            self.progress.say(f"left out: {left_out}")
+        return turn
+
+    def _drop(self, turn: TurnState, why: str) -> TurnOutcome:
+        if turn.reserved is not None:
+            self.publisher.reject(turn.reserved, f"its turn was dropped: {why}")
+        self.state.drop_turn()
+        parent = version_name(self.settings.policy, turn.parent)
+        return TurnOutcome("dropped", f"the turn from {parent} was dropped: {why}")
+
+    def _learn(self, turn: TurnState) -> TurnOutcome:
+        data = self.corpus.read(self.state.turn_dir / "snapshot", self.registry.snapshot(turn.snapshot))
+        self.metrics.trainable.set(len(data.answers))
+        if len(data.answers) < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+            return self._starved(turn, f"{len(data.answers)} answers that PPO could learn from are too few")
+        before = self._before(turn)
+        suites = load_suites(self.settings.suites.retained_ability, self.settings.suites.red_team)
+        workshop = self._workshop()
+        reward = workshop.train_reward(data)
+        learned = workshop.train_policy(data, reward, before)
+        if learned.steps == 0:
+            return self._starved(turn, f"PPO made no step: {learned.stopped}")
+        judgement = workshop.judge(data, reward, learned, before, suites)
+        self.metrics.kl.set(judgement.kl_nats_per_sequence)
+        if judgement.accuracy is not None:
+            self.metrics.accuracy.set(judgement.accuracy)
+        self.progress.check()
+        return self._publish(turn, workshop, learned, judgement)
+
+    def _starved(self, turn: TurnState, why: str) -> TurnOutcome:
+        log.warning("no candidate from snapshot %s: %s", turn.snapshot[:12], why)
+        self._finish(turn, None, None)
+        return TurnOutcome("starved", f"no candidate: {why}")
+
+    def _workshop(self) -> Workshop:
+        """The base in memory, for as long as the turn needs it."""
+        settings, name = self.settings, version_name(self.settings.policy, 0)
+        base = SharedBase.load(
+            self.home.model, settings.lora, dtype=settings.dtype, device=self.home.device, public_name=name
+        )
+        return Workshop(base, load_tokenizer(self.home.model), settings, self.state.turn_dir, self.progress)
+
+    def _before(self, turn: TurnState) -> Before:
+        parent, beta = None, None
+        if turn.parent:
+            parent = self.registry.fetch_adapter(self.settings.policy, turn.parent, self.state.cache)
+            beta = self.registry.adapter(self.settings.policy, turn.parent).metrics.get("beta_next")
+        last, reward = self.state.last(), None
+        if last is not None and last.reward_model is not None:
+            reward = self.registry.fetch_artifact("reward-models", last.reward_model, self.state.cache)
+        return Before(parent, beta, reward)
+
+    def _publish(self, turn: TurnState, workshop: Workshop, learned: Learned, judgement: Judgement) -> TurnOutcome:
+        folder = workshop.reward_folder
+        reward_digest = self.registry.publish_artifact("reward-models", folder, digest_files(folder))
+        if turn.reserved is None:
+            turn = turn.model_copy(update={"reserved": self.publisher.reserve(turn.parent)})
+            self.state.save_turn(turn)
+        assert turn.reserved is not None  # noqa: S101
+        config = read_adapter(workshop.adapter)[1]
+        settings = self.settings
+        candidate = Candidate(
+            folder=workshop.adapter,
+            parent=turn.parent,
+            base_fingerprint=self.home.base_fingerprint,
+            chat_template_hash=self.home.chat_template_hash,
+            rank=config["r"],
+            target_modules=tuple(config["target_modules"]),
+            snapshot=turn.snapshot,
+            reward_model=reward_digest,
+            gates=judgement.gates,
+            kl_nats_per_sequence=judgement.kl_nats_per_sequence,
+            kl_budget_nats_per_sequence=settings.ppo.kl_budget,
+            recipe={**settings.recipe(), "stopped": learned.stopped},
+            probes=judgement.probes,
+            metrics={**learned.metrics, **judgement.metrics},
+            code_version=code_version(),
+            seed=settings.seed,
+        )
+        published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
+        self._finish(turn, judgement.accuracy, reward_digest)
+        name = version_name(settings.policy, published.version)
+        if not published.passed:
+            return TurnOutcome("rejected", f"{name} rejected by {published.reason}", published.version)
+        where = "canary" if published.canary else "candidate"
+        words = f"{name} published as {where}: {published.reason}, KL {judgement.kl_nats_per_sequence:.2f}"
+        return TurnOutcome("published", f"{words} of {settings.ppo.kl_budget:g} nats", published.version)
+
+    def _finish(self, turn: TurnState, accuracy: float | None, reward_model: str | None) -> None:
+        last = self.state.last()
+        if reward_model is None and last is not None:
+            accuracy, reward_model = last.accuracy, last.reward_model
+        self.state.finish(
+            LastTurn(snapshot=turn.snapshot, labels=turn.labels, accuracy=accuracy, reward_model=reward_model)
+        )
