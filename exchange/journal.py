@@ -100,14 +100,20 @@ class PolicyJournal:
         """
         self._log.append([encode_event(entry, source=self._source)])
         deadline = time.monotonic() + self._read_timeout_s
-        while (outcome := self.state(entry.policy).outcomes.get(entry.id)) is None:
+        while (outcome := self._outcome(entry)) is None:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Unavailable(f"the journal entry {entry.id} was appended but could not be read back in time")
-            self.refresh(min(left, 1.0))
+            with self._reading:
+                # Another thread may have read it while this one waited for its turn: then nothing more will come.
+                if self._outcome(entry) is None:
+                    self._read(min(left, 1.0))
         if not outcome.applied:
             raise Refused(outcome.reason)
         return self.state(entry.policy)
+
+    def _outcome(self, entry: Entry) -> Outcome | None:
+        return self.state(entry.policy).outcomes.get(entry.id)
 
     def close(self) -> None:
         """Stop reading. The log stays open."""

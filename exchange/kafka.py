@@ -27,9 +27,6 @@ from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import TOPICS, Topic
 from schemas.wire import LogRecord
 
-_REQUEST_MS = 10_000
-_DELIVERY_MS = 20_000
-_BOOTSTRAP_MS = 10_000
 _RECONNECT_MS = 1_000
 _MESSAGE_BYTES = MAX_RECORD_BYTES + 64 * 2**10  # Kafka counts its own framing
 _FOR_EVER = "-1"
@@ -38,16 +35,20 @@ _FOR_EVER = "-1"
 class KafkaLog:
     """An `EventLog` on a Kafka cluster. Thread-safe; open it anew in each process, never across a fork."""
 
-    def __init__(self, bootstrap: Sequence[str]) -> None:
+    def __init__(self, bootstrap: Sequence[str], *, delivery_timeout_s: float = 20.0) -> None:
         """Connect to any of `bootstrap` (HOST:PORT), and make the topics that are not there yet.
+
+        An append gives up after `delivery_timeout_s`, and every other request after half of it.
 
         Raises:
             Unavailable: no broker answers, or it refuses to make a topic.
         """
+        self._delivery_ms = round(delivery_timeout_s * 1000)
+        self._request_ms = self._delivery_ms // 2
         self._connection: dict[str, Any] = {
             "bootstrap_servers": list(bootstrap),
-            "request_timeout_ms": _REQUEST_MS,
-            "bootstrap_timeout_ms": _BOOTSTRAP_MS,
+            "request_timeout_ms": self._request_ms,
+            "bootstrap_timeout_ms": self._request_ms,
             "reconnect_backoff_max_ms": _RECONNECT_MS,
         }
         self._closed = False
@@ -60,8 +61,8 @@ class KafkaLog:
                     **self._connection,
                     acks="all",
                     enable_idempotence=True,
-                    delivery_timeout_ms=_DELIVERY_MS,
-                    max_block_ms=_REQUEST_MS,
+                    delivery_timeout_ms=self._delivery_ms,
+                    max_block_ms=self._request_ms,
                     max_request_size=_MESSAGE_BYTES,
                     allow_auto_create_topics=False,
                 )
@@ -78,7 +79,7 @@ class KafkaLog:
                 for record in records
             ]
             # The producer gives up by itself at its own deadline, so the one here is only a safety net.
-            deadline = time.monotonic() + (_DELIVERY_MS + _REQUEST_MS) / 1000
+            deadline = time.monotonic() + (self._delivery_ms + self._request_ms) / 1000
             stored = [future.get(timeout=max(0.0, deadline - time.monotonic())) for future in sent]
         return [Position(one.topic, one.partition, one.offset) for one in stored]
 
@@ -90,7 +91,7 @@ class KafkaLog:
         self._require_open()
         place = KafkaPartition(partition.topic, partition.partition)
         with self._asking, _translated(self._connection["bootstrap_servers"]):
-            found = self._admin.list_partition_offsets({place: OffsetSpec.LATEST}, timeout_ms=_REQUEST_MS)
+            found = self._admin.list_partition_offsets({place: OffsetSpec.LATEST}, timeout_ms=self._request_ms)
         return int(found[place].offset)
 
     def reader(self, offsets: Mapping[TopicPartition, int]) -> KafkaReader:
@@ -102,7 +103,7 @@ class KafkaLog:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._producer.close(timeout=_DELIVERY_MS / 1000)
+            self._producer.close(timeout=self._delivery_ms / 1000)
             with self._asking:
                 self._admin.close()
 
@@ -122,10 +123,10 @@ class KafkaLog:
                 continue
             layout = {"num_partitions": topic.partitions, "configs": _topic_settings(topic)}
             try:
-                self._admin.create_topics({topic.name: layout}, timeout_ms=_REQUEST_MS)
+                self._admin.create_topics({topic.name: layout}, timeout_ms=self._request_ms)
             except kafka_errors.TopicAlreadyExistsError:
                 continue  # another process was first
-        self._admin.wait_for_topics(list(TOPICS), timeout_ms=_REQUEST_MS)
+        self._admin.wait_for_topics(list(TOPICS), timeout_ms=self._request_ms)
         described = self._admin.describe_topics(list(TOPICS))
         return {
             topic["name"]: tuple(sorted(partition["partition_index"] for partition in topic["partitions"]))

@@ -20,7 +20,6 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.journal import Reason, VersionPromoted, VersionRolledBack
 from schemas.lifecycle import PolicyState
 from server.auth import ApiKey, KeyFile, Scope, require
-from server.errors import Forbidden
 from server.swap import Swapper
 
 log = logging.getLogger(__name__)
@@ -61,15 +60,10 @@ class Administration:
         return [self.state(policy) for policy in self._policies if key.may_use(policy)]
 
     def checked(self, policy: str, key: ApiKey) -> str:
-        """The policy's name. Raises NotFound where it is not served here, Forbidden where the key may not use it."""
-        if not key.may_use(policy):
-            raise Forbidden(f"this API key may not use the policy {policy}", field="policy")
-        if policy not in self._policies:
-            raise NotFound(
-                f"the policy {policy} is not served here",
-                field="policy",
-                remedy=f"Served are: {', '.join(name for name in self._policies if key.may_use(name))}.",
-            )
+        """The policy's name. Raises NotFound where it is not served here, or does not exist for this key."""
+        mine = [name for name in self._policies if key.may_use(name)]
+        if policy not in mine:
+            raise NotFound("no such policy for this API key", field="policy", remedy=f"Yours are: {', '.join(mine)}.")
         return policy
 
     def state(self, policy: str) -> dict[str, Any]:
@@ -109,7 +103,6 @@ class Administration:
         """Take a version back. Raises Refused, Unavailable, InvalidInput."""
         expected = body.expected_generation
         if body.version is None:
-            await asyncio.to_thread(self._journal.refresh)
             state = self._journal.state(policy)
             # What "the stable one" means was decided by this state: whoever was faster must not be rolled back too.
             version, expected = state.stable, state.generation if expected is None else expected
@@ -141,27 +134,26 @@ class Administration:
 def admin_router(administration: Administration, keys: KeyFile) -> APIRouter:
     """The routes under /v1/admin: reading takes the scope read or admin, changing takes admin."""
     router = APIRouter(prefix="/v1/admin", tags=["admin"])
-    Reader = Annotated[ApiKey, Depends(require(keys, Scope.READ, Scope.ADMIN))]  # noqa: N806  # a type
-    Operator = Annotated[ApiKey, Depends(require(keys, Scope.ADMIN))]  # noqa: N806  # a type
+    reader, operator = Depends(require(keys, Scope.READ, Scope.ADMIN)), Depends(require(keys, Scope.ADMIN))
 
     @router.get("/policies", summary="Every policy: stable, canary, versions")
-    async def policies(key: Reader) -> dict[str, Any]:
+    async def policies(key: ApiKey = reader) -> dict[str, Any]:
         return {"policies": administration.visible(key)}
 
     @router.get("/policies/{policy}", summary="One policy")
-    async def state(policy: str, key: Reader) -> dict[str, Any]:
+    async def state(policy: str, key: ApiKey = reader) -> dict[str, Any]:
         return administration.state(administration.checked(policy, key))
 
     @router.get("/policies/{policy}/history", summary="Every journal entry and what became of it")
-    async def history(policy: str, key: Reader) -> dict[str, Any]:
+    async def history(policy: str, key: ApiKey = reader) -> dict[str, Any]:
         return {"entries": administration.history(administration.checked(policy, key))}
 
     @router.post("/policies/{policy}/promote", summary="Make a version stable")
-    async def promote(policy: str, body: Promotion, key: Operator, response: Response) -> dict[str, Any]:
+    async def promote(policy: str, body: Promotion, response: Response, key: ApiKey = operator) -> dict[str, Any]:
         return _status(response, await administration.promote(administration.checked(policy, key), key, body))
 
     @router.post("/policies/{policy}/rollback", summary="Take a version back")
-    async def rollback(policy: str, body: Rollback, key: Operator, response: Response) -> dict[str, Any]:
+    async def rollback(policy: str, body: Rollback, response: Response, key: ApiKey = operator) -> dict[str, Any]:
         return _status(response, await administration.roll_back(administration.checked(policy, key), key, body))
 
     return router

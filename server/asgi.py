@@ -101,3 +101,9 @@ async def never() -> Message:
     """A `receive` of a client that neither says anything more nor leaves."""
     await asyncio.Event().wait()
     raise AssertionError("nobody sets the event")
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client leaves. The body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

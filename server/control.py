@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 READ_S = 0.1
 """How long one read waits for news; the log answers as soon as there are any."""
+YIELD_S = 0.002
+"""Pause between two reads, in which another thread of this process gets its turn at the journal."""
 RETRY_S = 1.0
 """Pause before the log is tried again after it could not be reached."""
 
@@ -69,3 +71,4 @@ class JournalFollower:
                 self._reachable = True
             if changed and not self._stop.is_set():
                 loop.call_soon_threadsafe(self._on_change)
+            self._stop.wait(YIELD_S)

@@ -5,7 +5,8 @@ Knows which error means which status; knows no route. Bodies never repeat what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -13,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from schemas.errors import AttuneError, Conflict, HandleRefused, InvalidInput, NotFound, Refused, Unavailable
+
+log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 
@@ -55,8 +58,14 @@ def status_of(error: AttuneError) -> int:
 
 
 def error_body(error: AttuneError) -> dict[str, object]:
-    """OpenAI's error object; for the Messages API its `type` at the top level does no harm to others."""
-    _, kind = _kind(error)
+    """OpenAI's error object, with the `type` at the top level that the Messages API has.
+
+    What is no fault of the request is said to the log alone.
+    """
+    status, kind = _kind(error)
+    if status == 500:
+        log.error("a request failed: %s", error)
+        return {"type": "error", "error": {"message": "the server failed", "type": kind, "param": None, "code": None}}
     code = f"handle_{error.reason}" if isinstance(error, HandleRefused) else _code(error)
     return {"type": "error", "error": {"message": str(error), "type": kind, "param": error.field, "code": code}}
 
@@ -75,17 +84,25 @@ def error_response(error: AttuneError, headers: Mapping[str, str] | None = None)
     )
 
 
-def invalid_body(error: ValidationError) -> InvalidInput:
-    """A pydantic refusal in our own words: each field at fault by name, what is allowed, never the value."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    fields = [".".join(str(part) for part in fault["loc"]) for fault in faults]
-    parts = []
-    for name, fault in zip(fields[:5], faults, strict=False):
-        if fault["type"] == "extra_forbidden":
-            parts.append(f"{name}: this field is not known here")
-        else:
-            parts.append(f"{name}: {fault['msg']}" if name else str(fault["msg"]))
-    return InvalidInput("; ".join(parts), field=fields[0] or None)
+def invalid_body(error: ValidationError, *, tags: Collection[str] = ()) -> InvalidInput:
+    """A pydantic refusal in our own words: each field at fault by name and what is allowed, never its value.
+
+    `tags` are the discriminator's values of a tagged union, which pydantic puts before the field's name.
+    """
+    said: list[tuple[str, str]] = []
+    for fault in error.errors(include_url=False, include_input=False)[:5]:
+        parts = [str(part)[:64] for part in fault["loc"]]
+        name, message = ".".join(parts[1:] if parts and parts[0] in tags else parts), fault["msg"]
+        context = fault.get("ctx", {})
+        if fault["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            name = str(context["discriminator"]).strip("'")
+            message = f"must be one of {context['expected_tags'] if 'expected_tags' in context else ', '.join(tags)}"
+        elif fault["type"] == "extra_forbidden":
+            message = "this field is not known here"
+        said.append((name, message))
+    return InvalidInput(
+        "; ".join(f"{name}: {message}" if name else message for name, message in said), field=said[0][0] or None
+    )
 
 
 def install_errors(app: FastAPI) -> None:

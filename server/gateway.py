@@ -23,6 +23,7 @@ from server.prepare import Prepared, caller_of, prepare
 from server.request_path import RequestPath
 from server.routing import Route, route, split_model
 
+CHAT_PATH = "/v1/chat/completions"
 TOKEN_PATHS = ("/tokenize", "/detokenize", "/v1/messages/count_tokens")
 """Paths that need a model but generate nothing."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastapi import APIRouter
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -18,6 +19,10 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.auth import KeyFile, Scope
 
 SWAP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -123,3 +128,16 @@ class ServerMetrics:
         """Take these metrics out of the registry."""
         for collector in self._all:
             self._registry.unregister(collector)
+
+
+def metrics_router(metrics: ServerMetrics, keys: KeyFile | None) -> APIRouter:
+    """GET /metrics, for a key with the scope read or admin; for everyone where `keys` is None."""
+    router = APIRouter()
+
+    @router.get("/metrics", tags=["health"], summary="Prometheus metrics, the engine's and our own")
+    def show(request: Request) -> Response:
+        if keys is not None:
+            keys.authorize(request.headers.get("authorization"), Scope.READ, Scope.ADMIN)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    return router

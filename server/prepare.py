@@ -11,7 +11,8 @@ from schemas.base import new_id, now_ms
 from schemas.completion import Arm, Consent, ConsentLevel, Shown
 from schemas.feedback import AnswerTarget, CandidateRef, Target
 from schemas.handles import HandleClaims, issue_handle
-from server import auth, pseudonyms
+from server import pseudonyms
+from server.auth import ApiKey
 from server.chat_request import GenerationRequest, can_explore, engine_body
 from server.context import RequestContext
 from server.recorder import completion_id_of
@@ -57,7 +58,7 @@ class Prepared:
 class Caller:
     """Who asks, under names that say nothing about them."""
 
-    key: auth.ApiKey
+    key: ApiKey
     end_user: str | None
     session: str | None  # the conversation's id, where the request named one
     consent: Consent
@@ -68,7 +69,7 @@ class Caller:
         return self.end_user or self.session or self.key.id
 
 
-def caller_of(deps: RequestPath, request: GenerationRequest, key: auth.ApiKey) -> Caller:
+def caller_of(deps: RequestPath, request: GenerationRequest, key: ApiKey) -> Caller:
     """The pseudonyms and the consent that go with a request."""
     secret = deps.secrets.pseudonym_key
     said = request.consent
@@ -86,12 +87,11 @@ def prepare(
     caller: Caller,
     chosen: Route,
     *,
-    completion_id: str | None = None,
     comparison_id: str | None = None,
     conversation: str | None = None,
 ) -> Prepared:
     """Put together what the engine, the recorder and the client get to know of one request."""
-    completion_id = completion_id or new_id("cmpl")
+    completion_id = new_id("cmpl")
     recorded = caller.consent.level is not ConsentLevel.NONE
     exploring = (
         chosen.arm in (Arm.STABLE, Arm.CANARY)
@@ -141,8 +141,8 @@ def _ref(context: RequestContext, index: int, per_prompt: int) -> CandidateRef:
     return CandidateRef(completion_id=name, choice=choice, version=context.version)
 
 
-def handle_for(deps: RequestPath, context: RequestContext, target: Target) -> str:
-    """The handle that lets its bearer speak of `target`."""
+def handle_for(deps: RequestPath, context: RequestContext, target: Target, expires_at: int | None = None) -> str:
+    """The handle that lets its bearer speak of `target`, until `expires_at` (ms since the epoch; default: settings)."""
     claims = HandleClaims(
         tenant=context.tenant,
         api_key_id=context.api_key_id,
@@ -150,6 +150,6 @@ def handle_for(deps: RequestPath, context: RequestContext, target: Target) -> st
         conversation=context.conversation,
         policy=context.policy,
         target=target,
-        expires_at=now_ms() + deps.handle_ms,
+        expires_at=expires_at or now_ms() + deps.handle_ms,
     )
     return issue_handle(claims, deps.secrets.keyring)

@@ -85,6 +85,11 @@ class Recorder:
         except queue.Full:
             self._dropped(record, "too many records wait for the key store")
 
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the appender has all that was recorded so far; False where that took longer."""
+        with self._waiting.all_tasks_done:
+            return self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, timeout_s)
+
     def close(self, timeout_s: float = 10.0) -> bool:
         """Seal and submit what waits, and stop. False where that took longer than `timeout_s`."""
         if self.alive:
@@ -106,6 +111,8 @@ class Recorder:
                 self._dropped(record, str(error))
             else:
                 self._follow(record, future)
+            finally:
+                self._waiting.task_done()
 
     def _follow(self, record: EngineRecord, future: Future[Position]) -> None:
         def ended(done: Future[Position]) -> None:

@@ -56,7 +56,7 @@ def split_model(model: str) -> tuple[str, int | None]:
     try:
         return parse_version_name(model)
     except InvalidInput as error:
-        raise InvalidInput(error.message, field="model", remedy=error.remedy) from error
+        raise InvalidInput(f"model: {error.message}", field="model", remedy=error.remedy) from error
 
 
 def fraction(*parts: str) -> float:

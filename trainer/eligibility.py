@@ -1,7 +1,8 @@
 """Which answers offline PPO may learn from: those whose logged logprob is the true probability of the sampling done.
 
-Pure rules over facts; each exclusion by name, all that apply. Beam search needs no rule: the server refuses it. top_p and top_k are refused rather than replayed: the trainer does
-not recompute the mass that truncation kept, and ignoring it biases the ratio.
+Pure rules over facts; each exclusion by name, all that apply. Beam search needs no rule: the server refuses it. top_p
+and top_k are refused rather than replayed: the trainer does not recompute the mass that truncation kept, and ignoring
+it biases the ratio.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Ingest:
                     f"the ledger has read {place} up to {offset}, but the log ends at {end}",
                     remedy="This is another log: point the trainer to the old one, or give it a fresh state_dir.",
                 )
-        self._reader = self._open()
+        self._reader: LogReader | None = self._open()
 
     def pump(self, max_records: int = 1000, timeout_s: float = 0.0) -> int:
         """Read and store one batch; waits up to `timeout_s` for its first record. Returns how many records were read.
@@ -50,26 +50,31 @@ class Ingest:
         Raises:
             Unavailable: the log cannot be reached. Nothing was stored, and the next call reads the same again.
         """
-        stored = False
+        reader, self._reader = self._reader or self._open(), None
         try:
-            records = self._reader.poll(max_records=max_records, timeout_s=timeout_s)
+            records = reader.poll(max_records=max_records, timeout_s=timeout_s)
             if records:
                 self._store(records)
-            stored = True
+            # Only now: a reader that stands behind a batch that the ledger does not have is not used again.
+            self._reader = reader
         finally:
-            if not stored:
-                # The reader stands behind a batch that the ledger does not have.
-                self._reader.close()
-                self._reader = self._open()
+            if self._reader is None:
+                reader.close()
         return len(records)
 
     def lag(self) -> int:
-        """How many offsets the log is ahead of the ledger."""
+        """How many offsets the log is ahead of what was read.
+
+        Raises:
+            Unavailable: the log cannot be reached.
+        """
+        self._reader = self._reader or self._open()
         read = self._reader.positions()
         return sum(max(0, self._log.end_offset(place) - read[place]) for place in self._places)
 
     def close(self) -> None:
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def _open(self) -> LogReader:
         known = self._ledger.offsets()

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from exchange.log import Position, TopicPartition
+from schemas.base import Record
 from schemas.completion import CompletionRecorded
 from schemas.errors import ConfigError, InvalidInput
 from schemas.event import Event
@@ -74,6 +75,8 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file_lock = _locked(path.with_name(f"{path.name}.lock"))
         self._lock = threading.Lock()
+        self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in _FACTS}
+        self._parsed_to = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(path)
@@ -123,25 +126,34 @@ class Ledger:
         return new
 
     def known(self) -> Known:
-        """Everything the join may know, as of one moment."""
+        """Everything the join may know, as of one moment. What was read before is kept parsed in memory."""
         with self._lock, self._transaction():
-            rows = self._connection.execute("SELECT event_id, kind, completion_id, facts FROM events").fetchall()
+            fresh = self._connection.execute(
+                "SELECT rowid, event_id, kind, facts FROM events WHERE rowid > ?", (self._parsed_to,)
+            ).fetchall()
+            erased = self._connection.execute(
+                "SELECT event_id, kind, completion_id FROM events WHERE facts IS NULL"
+            ).fetchall()
             watermark = self._connection.execute("SELECT COALESCE(MAX(at), 0) FROM events").fetchone()[0]
             offsets = self._offsets()
-        alive: dict[str, list[str]] = {kind: [] for kind in _KINDS.values()}
-        erased: dict[str, list[str]] = {kind: [] for kind in _KINDS.values()}
-        for event_id, kind, completion_id, facts in rows:
-            (erased[kind].append(completion_id or event_id) if facts is None else alive[kind].append(facts))
-        return Known(
-            completions=tuple(map(CompletionFacts.model_validate_json, alive["completion"])),
-            feedback=tuple(map(FeedbackReceived.model_validate_json, alive["feedback"])),
-            displayed=tuple(map(AnswerDisplayed.model_validate_json, alive["displayed"])),
-            consents=tuple(map(ConsentChanged.model_validate_json, alive["consent"])),
-            erased_completions=frozenset(erased["completion"]),
-            erased_feedback=frozenset(erased["feedback"]),
-            watermark=watermark,
-            offsets=offsets,
-        )
+            for rowid, event_id, kind, facts in fresh:
+                if facts is not None and kind in self._parsed:
+                    self._parsed[kind][event_id] = _FACTS[kind].model_validate_json(facts)
+                self._parsed_to = max(self._parsed_to, rowid)
+            for event_id, kind, _ in erased:
+                self._parsed[kind].pop(event_id, None)
+            return Known(
+                completions=tuple(self._parsed["completion"].values()),
+                feedback=tuple(self._parsed["feedback"].values()),
+                displayed=tuple(self._parsed["displayed"].values()),
+                consents=tuple(self._parsed["consent"].values()),
+                erased_completions=frozenset(
+                    completion_id for _, kind, completion_id in erased if kind == "completion"
+                ),
+                erased_feedback=frozenset(event_id for event_id, kind, _ in erased if kind == "feedback"),
+                watermark=watermark,
+                offsets=offsets,
+            )
 
     def sealed(self, event_ids: Iterable[str]) -> dict[str, Sealed]:
         """The sealed content of these events, where they have one and it was not erased."""
@@ -201,6 +213,12 @@ _KINDS: dict[type[Event], str] = {
     AnswerDisplayed: "displayed",
     ConsentChanged: "consent",
     ErasureRequested: "erasure",
+}
+_FACTS: dict[str, type[Record]] = {
+    "completion": CompletionFacts,
+    "feedback": FeedbackReceived,
+    "displayed": AnswerDisplayed,
+    "consent": ConsentChanged,
 }
 STORED = tuple(_KINDS)
 """The events a ledger takes."""

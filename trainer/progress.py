@@ -51,6 +51,7 @@ class LogDisplay:
             log.info("%s: %d steps in %.1f s; %s", stage, total, time.monotonic() - started, in_words(metrics))
 
     def say(self, message: str) -> None:
+        self._started.clear()  # a stage that stopped early must not lend its start to the next turn's
         log.info("%s", message)
 
 
@@ -115,6 +116,10 @@ class Reporter:
         self._display.say(message)
 
 
+_TELLING = ("loss", "train_accuracy", "reward_mean", "kl_to_base_per_sequence", "clip_fraction", "entropy_per_token")
+
+
 def in_words(metrics: Mapping[str, float], most: int = 4) -> str:
-    """The first few metrics, short."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:most])
+    """The most telling of the metrics, short."""
+    chosen = [name for name in _TELLING if name in metrics] or list(metrics)
+    return ", ".join(f"{name} {metrics[name]:.3g}" for name in chosen[:most])

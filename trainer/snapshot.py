@@ -149,14 +149,14 @@ def _tables(
 ) -> dict[str, list[dict[str, Any]]]:
     completions = {answer.completion.completion_id: answer.completion for answer in used}
     return {
-        "pairs.parquet": [asdict(row) for row in rows.pairs],
-        "thumbs.parquet": [asdict(row) for row in rows.thumbs],
+        "pairs.parquet": [vars(row) for row in rows.pairs],
+        "thumbs.parquet": [vars(row) for row in rows.thumbs],
         "corrections.parquet": [
-            {**asdict(row), "event_id": row.feedback_id, **sealed[row.feedback_id].model_dump()}
+            {**vars(row), "event_id": row.feedback_id, **sealed[row.feedback_id].model_dump()}
             for row in rows.corrections
             if row.feedback_id in sealed
         ],
-        "answers.parquet": [asdict(row) for row in rows.answers],
+        "answers.parquet": [vars(row) for row in rows.answers],
         "completions.parquet": [
             {
                 "completion_id": name,
@@ -166,7 +166,7 @@ def _tables(
             }
             for name, completion in sorted(completions.items())
         ],
-        "exclusions.parquet": [asdict(exclusion) for exclusion in exclusions],
+        "exclusions.parquet": [vars(exclusion) for exclusion in exclusions],
     }
 
 

@@ -131,7 +131,8 @@ class Turns:
         self.registry.publish_snapshot(folder, manifest)
         turn = TurnState(parent=parent, snapshot=manifest.digest, labels=len(snapshot.joined.words))
         self.state.save_turn(turn)
-        counts = ", ".join(f"{count} {kind}" for kind, count in manifest.counts.items())
+        kinds = ("words", "pairs", "thumbs", "corrections", "answers")
+        counts = ", ".join(f"{manifest.counts.get(kind, 0)} {kind}" for kind in kinds)
         left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.excluded.items())
         self.progress.say(f"turn begins from {version_name(self.settings.policy, parent)}: {counts}")
         if left_out:

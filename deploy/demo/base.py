@@ -37,7 +37,7 @@ SOURCES = ("base.py", "domain.py", "intents.toml", "phrases.py")
 class BaseOptions:
     """How the base is made: from `demonstrations` drawn with `seed`, in `epochs` passes over them."""
 
-    demonstrations: int = 18_000
+    demonstrations: int = 16_000
     epochs: float = 1.0
     learning_rate: float = 3e-3
     batch_tokens: int = 1536

@@ -7,7 +7,8 @@ Knows the public API and gold; knows nothing of the population.
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -22,7 +23,7 @@ class Examinee:
     """How versions are asked: the server, a key without consent, and the sampling, which is that of the users."""
 
     url: str
-    api_key: str
+    api_key: str = field(repr=False)
     max_tokens: int
     temperature: float
     domain_language: bool = True
@@ -71,9 +72,10 @@ async def examine(examinee: Examinee, version: str, questions: Sequence[Question
 
         async def answer(question: Question) -> str:
             async with seats:
+                messages: Any = question.messages(with_article=examinee.with_article)
                 completion = await client.chat.completions.create(
                     model=version,
-                    messages=question.messages(with_article=examinee.with_article),  # type: ignore[arg-type]
+                    messages=messages,
                     max_tokens=examinee.max_tokens,
                     temperature=examinee.temperature,
                 )

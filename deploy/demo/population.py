@@ -36,7 +36,7 @@ class Traffic:
     """
 
     url: str
-    api_key: str
+    api_key: str = field(repr=False)
     model: str = "support"
     people: int = 120
     seats: int = 8

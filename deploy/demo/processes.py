@@ -33,7 +33,9 @@ class Child:
         """Raise Unavailable, with the last lines of its log, if the child has ended."""
         code = self.process.poll()
         if code is not None:
-            raise Unavailable(f"the {self.name} ended early with code {code}. The end of {self.log_file}:\n{self.tail()}")
+            raise Unavailable(
+                f"the {self.name} ended early with code {code}. The end of {self.log_file}:\n{self.tail()}"
+            )
 
     def tail(self) -> str:
         """The last lines of its log."""
@@ -41,7 +43,7 @@ class Child:
         return "\n".join(lines[-TAIL_LINES:])
 
     def stop(self, patience_s: float = 20.0) -> int:
-        """Ask it to end, kill it and its children where that takes too long; its exit code. Harmless when it is over."""
+        """Ask it to end, kill its whole group where that takes too long; its exit code. Harmless when it is over."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

@@ -20,6 +20,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
@@ -53,6 +54,12 @@ def parse_flags(settings: EngineSettings) -> Namespace:
     except (TypeError, ValueError) as error:
         raise EngineSettingsError(f"vLLM refuses its flags: {error}", field="engine.vllm_args") from error
     return args
+
+
+CPU_KV_CACHE_BYTES = 2 * 2**30
+"""vLLM would reserve 92 % of the main memory and refuse to start where that is not free; a CPU has other work too.
+VLLM_CPU_KVCACHE_SPACE in the environment still wins."""
+_MEMORY_FLAGS = frozenset({"gpu_memory_utilization", "kv_cache_memory_bytes"})
 
 
 class _Progress(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped to us
@@ -168,6 +175,8 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING lets any client load adapters by name", remedy="Unset it."
         )
     args = parse_flags(settings)
+    if current_platform.is_cpu() and not {name.replace("-", "_") for name in settings.vllm_args} & _MEMORY_FLAGS:
+        args.kv_cache_memory_bytes = CPU_KV_CACHE_BYTES
     for plugin, manager in (
         (args.tool_parser_plugin, ToolParserManager.import_tool_parser),
         (args.reasoning_parser_plugin, ReasoningParserManager.import_reasoning_parser),

@@ -1,6 +1,6 @@
 """A world for the learner's tests: a tiny base that samples its own answers, and rewards computed from tokens.
 
-Knows torch and the learner's data. The sampler is a plain loop over full forward passes, kept apart from the code it tests.
+Knows torch and the learner's data. The sampler is a plain loop over full forward passes, apart from the code it tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def make_world(folder: Path) -> Path:
     rng = random.Random(0)
     fresh = make_tiny_model(folder / "fresh")
     demonstrations = [
-        Demonstration(question, (rng.choice((10, 11)), *question, rng.choice((12, 13)))) for question in prompts(1500, 7)
+        Demonstration(question, (rng.choice((10, 11)), *question, rng.choice((12, 13))))
+        for question in prompts(1500, 7)
     ]
     config = SftConfig(epochs=1, learning_rate=3e-3, batch_tokens=256)
     return train_sft(fresh, demonstrations, config, folder / "base")

@@ -5,7 +5,7 @@ Knows what a run is given and what it leaves behind. Knows nothing of versions t
 Departures from Schulman et al. 2017 and Ziegler et al. 2019: the data are logged, so each token's own logged logprob is
 the ratio's denominator (`algorithms.ppo`); advantages are computed once an epoch, with values of a critic that did not
 see the answers (`learn.critic`); the KL to the frozen base has a hard budget: where a measurement exceeds it, the
-policy goes back to the weights of the measurement before, and the run ends.
+policy backs off towards the weights of the measurement before, until it is within, and the run ends.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ from trainer.models.forward import pick_columns, pick_tokens, span_log_softmax
 log = logging.getLogger(__name__)
 
 CRITIC = "critic"
+_BACK_OFF = (0.5, 0.25, 0.125)
+"""Shares of the way from the last safe weights to those beyond the budget that are tried before giving up all of it."""
 
 
 class PPORun:
@@ -199,14 +201,22 @@ class PPORun:
         )
 
     def _check_budget(self) -> None:
-        """Measure; within budget these weights are the new safe ones, beyond it the run ends with the old ones."""
+        """Measure; beyond the budget the run ends, with the weights backed off towards the last safe ones."""
         found = self._measure()
-        if found.kl <= self.config.kl_budget:
-            self.drift, self.safe = found, self.base.snapshot(POLICY)
-        else:
+        if found.kl > self.config.kl_budget:
             log.warning("ppo: KL to base %.2f exceeds the budget of %.2f", found.kl, self.config.kl_budget)
-            self.base.restore(POLICY, self.safe)
             self.stopped = "kl_budget"
+            beyond = self.base.snapshot(POLICY)
+            for share in _BACK_OFF:
+                between = {name: torch.lerp(self.safe[name], beyond[name], share) for name in beyond}
+                self.base.restore(POLICY, between)
+                found = self._measure()
+                if found.kl <= self.config.kl_budget:
+                    break
+            else:
+                self.base.restore(POLICY, self.safe)
+                found = self.drift
+        self.drift, self.safe = found, self.base.snapshot(POLICY)
 
     def _checkpoint(self, folder: Path) -> None:
         parts = {"rollouts": self.rollouts.tensors(), "safe": self.safe}

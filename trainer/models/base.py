@@ -115,8 +115,10 @@ class SharedBase:
 
     def _new_config(self) -> LoraConfig:
         lora = self._lora
+        # Resolved once: in a model that holds adapters, "all-linear" would find the adapters' own layers too.
+        targets = "all-linear" if self._peft is None else self.peft_config.target_modules
         return LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
         )
 
     def parameters(self, role: str) -> dict[str, nn.Parameter]:

@@ -105,7 +105,8 @@ def write_adapter(folder: Path, weights: Mapping[str, Tensor], config: LoraConfi
     described = config.to_dict()
     described["base_model_name_or_path"] = public_name
     described["inference_mode"] = True
-    described["target_modules"] = sorted(config.target_modules or [])  # a set: its order changes between processes
+    # A set of full names, whose order changes between processes; as all layers are targets, their last parts say it all.
+    described["target_modules"] = sorted({name.rpartition(".")[2] for name in config.target_modules or ()})
     write_json(folder / ADAPTER_CONFIG, described)
 
 

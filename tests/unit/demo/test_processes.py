@@ -24,7 +24,9 @@ def test_an_early_death_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
 
 
 def test_stop_asks_first(tmp_path: Path) -> None:
-    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+    )
     with start("server", ["-c", code], tmp_path / "s.log") as child:
         wait_for(child.log_file, "up")
         child.check()

@@ -1,4 +1,4 @@
-"""The join: windows, voices, consent, and a reason for everything left out."""
+"""The join: windows, consent, and a reason for everything left out."""
 
 from __future__ import annotations
 
@@ -88,113 +88,6 @@ def test_feedback_before_its_completion_waits() -> None:
     assert ids(joined(other, thumb, answer).words) == [thumb.id]
 
 
-def test_the_latest_word_counts_once() -> None:
-    make = Maker()
-    answer = make.completion()
-    first = make.thumb(answer, up=True, at=100)
-    again = make.thumb(answer, up=True, at=200)
-    changed = make.thumb(answer, up=False, at=50)
-    stars = make.rating(answer, 1, at=60)
-    result = joined(answer, first, again, changed, stars)
-    assert ids(result.words) == [again.id]
-    assert reasons(result) == {
-        first.id: {Reason.DUPLICATE},
-        changed.id: {Reason.SUPERSEDED},
-        stars.id: {Reason.SUPERSEDED},
-    }
-
-
-def test_words_at_the_same_moment_go_by_id() -> None:
-    make = Maker()
-    answer = make.completion()
-    low, high = make.thumb(answer, up=True, id="fb_a"), make.thumb(answer, up=False, id="fb_b")
-    assert ids(joined(answer, high, low).words) == ["fb_b"]
-
-
-def test_a_late_word_does_not_displace_a_timely_one() -> None:
-    make = Maker()
-    answer = make.completion()
-    timely, late = make.thumb(answer, at=100), make.thumb(answer, up=False, at=WINDOW_MS + 1)
-    assert ids(joined(answer, timely, late).words) == [timely.id]
-
-
-def test_speakers_targets_and_kinds_each_have_a_voice() -> None:
-    make = Maker()
-    answer, other = make.completion(), make.completion()
-    words = [
-        make.thumb(answer, user="ann"),
-        make.thumb(answer, user="bob"),
-        make.thumb(answer, user=None),
-        make.thumb(other, user="ann"),
-        make.comparison([answer, other], user="ann"),
-        make.correction(answer, "better", user="ann"),
-    ]
-    assert len(joined(answer, other, *words).words) == len(words)
-
-
-def test_another_tenant_is_another_voice() -> None:
-    make = Maker()
-    answer = make.completion()
-    ours, theirs = make.thumb(answer), make.thumb(answer, up=False, tenant="zen")
-    assert len(joined(answer, ours, theirs).words) == 2
-
-
-def test_a_retraction_takes_the_word_back_and_brings_no_earlier_one_up() -> None:
-    make = Maker()
-    answer = make.completion()
-    first, second = make.thumb(answer, at=100), make.thumb(answer, up=False, at=200)
-    result = joined(answer, first, second, make.retraction(second, at=300))
-    assert result.words == ()
-    assert reasons(result) == {first.id: {Reason.SUPERSEDED}, second.id: {Reason.RETRACTED}}
-
-
-def test_taking_back_what_was_already_replaced_leaves_the_later_word() -> None:
-    make = Maker()
-    answer = make.completion()
-    first, second = make.thumb(answer, at=100), make.thumb(answer, up=False, at=200)
-    result = joined(answer, first, second, make.retraction(first, at=300))
-    assert ids(result.words) == [second.id]
-    assert reasons(result) == {first.id: {Reason.RETRACTED}}
-
-
-def test_a_retraction_is_heard_however_late() -> None:
-    make = Maker()
-    answer = make.completion()
-    thumb = make.thumb(answer)
-    assert joined(answer, thumb, make.retraction(thumb, at=10 * WINDOW_MS)).words == ()
-
-
-def test_only_the_speaker_can_retract_or_supersede() -> None:
-    make = Maker()
-    answer = make.completion()
-    thumb = make.thumb(answer, user="ann")
-    theft = make.retraction(thumb, user="eve")
-    push = make.thumb(answer, up=False, user="eve", supersedes=thumb.id)
-    result = joined(answer, thumb, theft, push)
-    assert sorted(ids(result.words)) == [thumb.id, push.id]
-    assert reasons(result) == {theft.id: {Reason.FOREIGN_RETRACTION}}
-    assert result.foreign_supersedes == 2
-
-
-def test_a_retraction_of_something_unknown_waits() -> None:
-    make = Maker()
-    answer = make.completion()
-    thumb = make.thumb(answer)
-    taken = make.retraction(thumb)
-    assert reasons(joined(answer, taken)) == {taken.id: {Reason.UNKNOWN_FEEDBACK}}
-    assert joined(answer, taken, thumb).words == ()
-
-
-def test_a_named_supersession_works_across_kinds_of_word() -> None:
-    make = Maker()
-    answer = make.completion()
-    thumb = make.thumb(answer)
-    edit = make.correction(answer, "better", supersedes=thumb.id)
-    result = joined(answer, thumb, edit)
-    assert ids(result.words) == [edit.id]
-    assert reasons(result) == {thumb.id: {Reason.SUPERSEDED}}
-
-
 def test_consent_at_the_time_and_consent_now_are_both_needed() -> None:
     make = Maker()
     stored = make.completion(consent=ConsentLevel.STORE, user="ann")
@@ -242,19 +135,19 @@ def test_another_base_and_empty_answers_teach_nothing() -> None:
 def test_words_that_do_not_fit_or_do_not_teach_say_so() -> None:
     make = Maker()
     answer, other = make.completion(), make.completion()
-    expected = {
-        make.thumb(answer, choice=5): Reason.UNKNOWN_CHOICE,
-        make.feedback(Comparison(winner=7), [answer, other]): Reason.MISMATCHED,
-        make.feedback(Ranking(order=((0,), (1,), (2,))), [answer, other], user="bob"): Reason.MISMATCHED,
-        make.feedback(Comparison(winner=0), answer): Reason.MISMATCHED,
-        make.feedback(Thumbs(value="up"), [answer, other], user="cid"): Reason.MISMATCHED,
-        make.rating(answer, 3): Reason.NEUTRAL,
-        make.comment(answer): Reason.NOT_A_PREFERENCE,
-        make.outcome(answer): Reason.NOT_A_PREFERENCE,
-    }
-    result = joined(answer, other, *expected)
+    expected = [
+        (make.thumb(answer, choice=5), Reason.UNKNOWN_CHOICE),
+        (make.feedback(Comparison(winner=7), [answer, other]), Reason.MISMATCHED),
+        (make.feedback(Ranking(order=((0,), (1,), (2,))), [answer, other], user="bob"), Reason.MISMATCHED),
+        (make.feedback(Comparison(winner=0), answer), Reason.MISMATCHED),
+        (make.feedback(Thumbs(value="up"), [answer, other], user="cid"), Reason.MISMATCHED),
+        (make.rating(answer, 3), Reason.NEUTRAL),
+        (make.comment(answer), Reason.NOT_A_PREFERENCE),
+        (make.outcome(answer), Reason.NOT_A_PREFERENCE),
+    ]
+    result = joined(answer, other, *(word for word, _ in expected))
     assert result.words == ()
-    assert reasons(result) == {word.id: {reason} for word, reason in expected.items()}
+    assert reasons(result) == {word.id: {reason} for word, reason in expected}
 
 
 def test_a_completion_id_taken_twice_counts_as_the_first() -> None:

@@ -1,0 +1,190 @@
+"""The composition root of the server: makes every part once, joins them, and ends them in the right order.
+
+Knows all parts and decides nothing. The engine, the log, the registry and the key store are opened by whoever calls
+`build_app`, and stay theirs to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from exchange.appender import Appender
+from exchange.journal import PolicyJournal
+from exchange.keys import KeyStore
+from exchange.log import EventLog
+from exchange.registry import Registry
+from schemas.errors import AttuneError
+from schemas.events import ReplicaReported
+from schemas.wire import encode_event
+from server.admin import Administration, admin_router
+from server.auth import KeyFile
+from server.control import JournalFollower
+from server.engine.port import Engine
+from server.fallbacks import install_fallbacks
+from server.health import Health, health_router
+from server.metrics import ServerMetrics, metrics_router
+from server.models import models_router
+from server.mount import install_request_path
+from server.recorder import Recorder
+from server.request_path import DAY_MS, RequestPath
+from server.secrets import derive_secrets, load_secrets
+from server.settings import ServerSettings
+from server.staging import AdapterStage, Limits
+from server.swap import Swapper, SwapTimes
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 10.0
+"""How long the last events may take to reach the log when the server stops."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the server is joined from; opened by the caller."""
+
+    engine: Engine
+    log: EventLog
+    registry: Registry
+    keys: KeyStore
+    api_keys: KeyFile
+    metrics_registry: CollectorRegistry = field(default_factory=lambda: REGISTRY)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A server that is joined and not yet running."""
+
+    app: FastAPI
+    health: Health
+    swapper: Swapper
+    journal: PolicyJournal
+    follower: JournalFollower
+    recorder: Recorder
+    appender: Appender
+    metrics: ServerMetrics
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the journal and load versions while the context lasts; at its end, bring all events to the log.
+
+        Raises:
+            Unavailable: the log cannot be reached at the start.
+        """
+        async with AsyncExitStack() as ending:
+            ending.callback(self.metrics.close)
+            ending.callback(self.journal.close)
+            ending.push_async_callback(self._flush)
+            ending.push_async_callback(self.swapper.close)
+            ending.push_async_callback(self.follower.close)
+            ending.push_async_callback(self.health.close)
+            await self.follower.start()
+            self.swapper.start()
+            yield
+
+    async def _flush(self) -> None:
+        sealed = await asyncio.to_thread(self.recorder.close, FLUSH_S)
+        sent = await asyncio.to_thread(self.appender.close, FLUSH_S)
+        if not (sealed and sent):
+            log.error("some events did not reach the log before the server stopped")
+
+
+def build_app(settings: ServerSettings, parts: Parts) -> Application:
+    """Join the parts. Blocks for as long as reading the secrets takes.
+
+    Raises:
+        ConfigError: the secrets cannot be made or read.
+        Unavailable: the log cannot be reached.
+    """
+    section = settings.server
+    root = settings.chat.secret
+    secrets = load_secrets(section.data_dir) if root is None else derive_secrets(root.get_secret_value())
+    source = f"attune/server/{section.replica_id}"
+    metrics = ServerMetrics(parts.metrics_registry)
+    journal = PolicyJournal(parts.log, source=source)
+    appender = Appender(parts.log, max_queue_bytes=settings.chat.queue_bytes)
+
+    def report(event: ReplicaReported) -> None:
+        try:
+            appender.submit(encode_event(event, source=source))
+        except AttuneError as error:
+            log.warning("what this replica serves could not be reported: %s", error)
+
+    swapper = Swapper(
+        parts.engine,
+        journal,
+        AdapterStage(parts.engine, parts.registry, section.data_dir / "adapters", _limits(settings)),
+        metrics,
+        policies=section.policies,
+        slots=settings.engine.max_loras,
+        times=SwapTimes(retry_s=settings.swap.retry_seconds, report_s=settings.swap.report_seconds),
+        replica_id=section.replica_id,
+        report=report,
+    )
+    follower = JournalFollower(journal, swapper.changed)
+    metrics.watch(queue_bytes=lambda: appender.pending_bytes, reachable=lambda: follower.reachable)
+    recorder = Recorder(
+        keys=parts.keys,
+        appender=appender,
+        metrics=metrics,
+        base_fingerprint=parts.engine.base_fingerprint,
+        chat_template_hash=parts.engine.chat_template_hash,
+        source=source,
+    )
+    health = Health(
+        parts.engine,
+        swapper,
+        follower,
+        metrics,
+        idle_s=settings.health.idle_seconds,
+        probe_timeout_s=settings.health.probe_timeout_seconds,
+    )
+    path = RequestPath(
+        auth=parts.api_keys,
+        secrets=secrets,
+        routing=swapper.table,
+        policies=section.policies,
+        engine=parts.engine,
+        recorder=recorder,
+        appender=appender,
+        keys=parts.keys,
+        metrics=metrics,
+        source=source,
+        exploration_share=settings.chat.exploration_share,
+        handle_ms=round(settings.chat.handle_days * DAY_MS),
+        max_body_bytes=settings.chat.max_body_bytes,
+        allowed_origins=settings.chat.allowed_origins,
+    )
+    administration = Administration(journal, swapper, section.policies, wait_s=settings.swap.admin_wait_seconds)
+    app = FastAPI(title="Attune", docs_url=None, redoc_url=None, openapi_url=None)
+    install_fallbacks(app)
+    app.include_router(health_router(health, metrics))
+    app.include_router(metrics_router(metrics, None if section.metrics_open else parts.api_keys))
+    app.include_router(models_router(parts.api_keys, section.policies, int(time.time())))
+    app.include_router(admin_router(administration, parts.api_keys))
+    install_request_path(app, path)
+    return Application(
+        app=app,
+        health=health,
+        swapper=swapper,
+        journal=journal,
+        follower=follower,
+        recorder=recorder,
+        appender=appender,
+        metrics=metrics,
+    )
+
+
+def _limits(settings: ServerSettings) -> Limits:
+    return Limits(
+        max_lora_rank=settings.engine.max_lora_rank,
+        max_adapter_bytes=settings.swap.max_adapter_bytes,
+        probe_tolerance=settings.swap.probe_tolerance,
+    )

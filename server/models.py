@@ -1,0 +1,31 @@
+"""The models that clients may name: the policies their API key may use, never versions' files or paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from schemas.errors import NotFound
+from server.auth import ApiKey, KeyFile, Scope, require
+
+
+def models_router(keys: KeyFile, policies: tuple[str, ...], created_s: int) -> APIRouter:
+    """GET /v1/models and /v1/models/{model}. `created_s`: seconds since the epoch, as OpenAI's clients expect one."""
+    router = APIRouter(prefix="/v1/models", tags=["models"])
+    caller = Depends(require(keys, Scope.CHAT, Scope.READ, Scope.ADMIN))
+
+    def card(policy: str) -> dict[str, Any]:
+        return {"id": policy, "object": "model", "created": created_s, "owned_by": "attune"}
+
+    @router.get("", summary="The policies that this key may use")
+    async def models(key: ApiKey = caller) -> dict[str, Any]:
+        return {"object": "list", "data": [card(policy) for policy in policies if key.may_use(policy)]}
+
+    @router.get("/{model}", summary="One of them")
+    async def model(model: str, key: ApiKey = caller) -> dict[str, Any]:
+        if model not in policies or not key.may_use(model):
+            raise NotFound(f"the model {model!r} does not exist for this API key", field="model")
+        return card(model)
+
+    return router

@@ -1,0 +1,204 @@
+"""Whole turns with a tiny model on a log on disk: published, rejected, promoted, interrupted, nothing to do."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from exchange.fingerprint import base_fingerprint
+from exchange.journal import PolicyJournal
+from exchange.open import open_log, open_registry
+from schemas.base import now_ms
+from schemas.errors import ConfigError
+from schemas.lifecycle import PolicyState, Stage
+from tests.factories import START
+from tests.tiny_models import make_tiny_model
+from tests.unit.trainer.control.world import World
+from trainer.learn.config import LoraSettings
+from trainer.main import run_trainer
+from trainer.measure import answer_logprobs
+from trainer.models.adapter import load_role
+from trainer.models.base import POLICY, SharedBase
+from trainer.progress import Reporter
+from trainer.settings import TrainerSettings
+from trainer.state import StateDir, TurnState
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    world = World(folder / "world", make_tiny_model(folder / "model"))
+    world.talk(start_ms=0, comparisons=48, seed=1, prefix="a")
+    return world
+
+
+@pytest.fixture
+def world(seeded: World, tmp_path: Path) -> World:
+    """A copy of its own: the same log, keys and model, nothing trained yet."""
+    shutil.copytree(seeded.folder, tmp_path / "world")
+    return World(tmp_path / "world", seeded.model)
+
+
+def once(settings: TrainerSettings, stop: threading.Event | None = None) -> int:
+    return run_trainer(settings, once=True, stop=stop)
+
+
+def state_of(world: World) -> PolicyState:
+    with open_log(world.log) as log, closing(PolicyJournal(log)) as journal:
+        journal.refresh()
+        return journal.state("support")
+
+
+def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World, tmp_path: Path) -> None:
+    settings = world.settings()
+    assert once(settings) == 0
+    state = state_of(world)
+    assert (state.stable, state.canary, state.canary_share) == (0, 1, 0.5)
+    assert state.lease.holder is None, "given back"
+    registry = open_registry(world.registry)
+    manifest = registry.adapter("support", 1)
+    assert manifest.parent == 0
+    assert manifest.base_fingerprint == base_fingerprint(world.model)
+    assert {result.name for result in manifest.gates.results} >= {"kl_budget", "length_drift", "red_team"}
+    assert manifest.gates.passed
+    assert 0 < manifest.kl_nats_per_sequence <= manifest.kl_budget_nats_per_sequence == settings.ppo.kl_budget
+    assert manifest.recipe["ppo"]["learning_rate"] == 1e-3  # type: ignore[index, call-overload]
+    assert manifest.recipe["feedback"]["min_new_labels"] == 20  # type: ignore[index, call-overload]
+    assert manifest.metrics["answers"] >= 8
+    assert str(tmp_path) not in manifest.model_dump_json(), "no path of this machine"
+    snapshot = registry.snapshot(manifest.snapshot)
+    assert snapshot.counts["words"] == 96
+    assert snapshot.digest == manifest.snapshot
+    registry.fetch_artifact("reward-models", manifest.reward_model, tmp_path / "cache")
+
+    # The probes are what a server will compute: fresh from the published files, without the trainer's memory.
+    folder = registry.fetch_adapter("support", 1, tmp_path / "cache")
+    base = SharedBase.load(world.model, LoraSettings(rank=4, alpha=8))
+    load_role(base, POLICY, folder)
+    assert len(manifest.probes) == 3
+    for probe in manifest.probes:
+        pair = (probe.prompt_token_ids, probe.answer_token_ids)
+        (fresh,) = answer_logprobs(base, POLICY, [pair], token_budget=512)
+        assert fresh == pytest.approx(probe.logprobs, abs=1e-4)
+        (plain,) = answer_logprobs(base, None, [pair], token_budget=512)
+        assert plain != pytest.approx(probe.logprobs, abs=1e-4), "a probe must tell the adapter from the base"
+
+
+def test_votes_promote_and_the_next_turn_continues_from_there(world: World) -> None:
+    settings = world.settings()
+    assert once(settings) == 0
+    assert once(settings) == 3, "the canary is undecided"
+    world.vote(canary=1, stable=0, wins=6, losses=1, at_ms=now_ms() - START + 1_000, prefix="w")
+    assert once(settings) == 0
+    state = state_of(world)
+    assert (state.stable, state.canary) == (1, None)
+    assert state.versions[1].reason.startswith("6 of 7 blinded votes")
+    assert once(settings) == 3, "no new labels"
+    later = now_ms() - START + 60_000
+    world.talk(start_ms=later, comparisons=24, seed=2, prefix="b")
+    assert once(settings) == 0
+    registry = open_registry(world.registry)
+    second = registry.adapter("support", 2)
+    assert second.parent == 1
+    assert second.digest != registry.adapter("support", 1).digest
+    snapshot = registry.snapshot(second.snapshot)
+    assert snapshot.counts["answers"] == 49, "what is new since the parent learnt: 48, and one that waited"
+    assert state_of(world).versions[2].parent == 1
+
+
+def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World) -> None:
+    strict = world.settings(gates={"must_measure": ["kl_budget", "heldout_accuracy"], "min_pairs": 1000})
+    assert once(strict) == 0
+    state = state_of(world)
+    assert state.canary is None
+    assert state.versions[1].stage is Stage.REJECTED
+    assert "held-out pairs are too few" in state.versions[1].reason
+    assert open_registry(world.registry).versions("support") == ()
+    assert once(strict) == 3, "it takes new labels to try again"
+
+
+def test_nothing_to_do_says_so_with_exit_code_3(world: World) -> None:
+    assert once(world.settings(feedback={"min_new_labels": 1000})) == 3
+    assert once(world.settings(feedback={"min_answers": 1000})) == 3
+    assert state_of(world).versions.keys() == {0}
+
+
+def test_an_interrupted_turn_goes_on_and_ends_with_the_same_adapter(
+    seeded: World, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(seeded.folder, tmp_path / "twin")
+    twin = World(tmp_path / "twin", seeded.model)
+    settings = {"ppo": {"epochs": 2}}
+    assert once(world.settings(**settings)) == 0
+    expected = open_registry(world.registry).adapter("support", 1)
+
+    stop = threading.Event()
+    runs: list[list[str]] = []
+
+    class Interrupting(Reporter):
+        def __call__(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+            super().__call__(stage, done, total, metrics)
+            runs[-1].append(f"{stage} {done}")
+            if len(runs) == 1 and (stage, done) == ("ppo", 3):
+                stop.set()
+
+    monkeypatch.setattr("trainer.main.Reporter", Interrupting)
+    runs.append([])
+    assert once(twin.settings(**settings), stop) == 0
+    assert state_of(twin).versions.keys() == {0}, "nothing was published"
+    stop.clear()
+    torch.manual_seed(99)  # whatever the process did in between
+    runs.append([])
+    assert once(twin.settings(**settings), stop) == 0
+    found = open_registry(twin.registry).adapter("support", 1)
+    assert "reward_model 1" in runs[0]
+    assert "reward_model 1" not in runs[1], "finished steps are not done again"
+    assert "ppo 1" not in runs[1], "PPO goes on from its checkpoint"
+    assert found.snapshot == expected.snapshot
+    assert found.digest == expected.digest
+
+
+def test_a_turn_whose_parent_was_taken_back_is_dropped(world: World) -> None:
+    settings = world.settings()
+    assert once(settings) == 0
+    world.vote(canary=1, stable=0, wins=6, losses=1, at_ms=now_ms() - START + 1_000, prefix="w")
+    with StateDir(settings.state_dir) as state:
+        state.save_turn(TurnState(parent=0, snapshot="0" * 64, labels=5))
+    assert once(settings) == 0, "promoted; the turn from v0 is dropped"
+    with StateDir(settings.state_dir) as state:
+        assert state.turn() is None
+
+
+def test_a_second_trainer_in_the_same_folder_is_refused(world: World) -> None:
+    settings = world.settings()
+    with StateDir(settings.state_dir), pytest.raises(ConfigError, match="another trainer works in"):
+        once(settings)
+
+
+def test_the_loop_runs_until_it_is_stopped_and_gives_the_lease_back(world: World) -> None:
+    settings, stop = world.settings(), threading.Event()
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(run_trainer(settings, stop=stop)))
+    thread.start()
+    try:
+        for _ in range(600):
+            if state_of(world).canary == 1:
+                break
+            stop.wait(0.1)
+        world.vote(canary=1, stable=0, wins=6, losses=1, at_ms=now_ms() - START + 1_000, prefix="w")
+        for _ in range(600):
+            if state_of(world).stable == 1:
+                break
+            stop.wait(0.1)
+    finally:
+        stop.set()
+        thread.join(60)
+    assert codes == [0]
+    state = state_of(world)
+    assert (state.stable, state.lease.holder) == (1, None)
