@@ -5,6 +5,8 @@ Knows ASGI messages of one response; knows nothing of who asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
@@ -18,11 +20,19 @@ _CHUNKED = ("chat.completions", "completions")
 class AnswerSender:
     """A `send` for one answer. JSON is held until it is whole; streams never are."""
 
-    def __init__(self, send: Send, prepared: Prepared, protocol: str, rename: Rename | None) -> None:
+    def __init__(
+        self,
+        send: Send,
+        prepared: Prepared,
+        protocol: str,
+        rename: Rename | None,
+        client_gone: Callable[[], bool],
+    ) -> None:
         self._send = send
         self._prepared = prepared
         self._protocol = protocol
         self._rename = rename
+        self._client_gone = client_gone
         self._start: Message | None = None
         self._json: bytearray | None = None
         self._stream: StreamDecorator | None = None
@@ -73,7 +83,8 @@ class AnswerSender:
                 await self._send({"type": "http.response.body", "body": out, "more_body": more})
         else:
             await self._send(message)
-        self.complete = self.complete or not more
+        # An engine that learns that the client has left may still send an end, which says nothing.
+        self.complete = self.complete or not (more or self._client_gone())
 
     async def _send_json(self, body: bytes) -> None:
         assert self._start is not None, "a response starts before its body"  # noqa: S101

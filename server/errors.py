@@ -58,16 +58,13 @@ def status_of(error: AttuneError) -> int:
 
 
 def error_body(error: AttuneError) -> dict[str, object]:
-    """OpenAI's error object, with the `type` at the top level that the Messages API has.
-
-    What is no fault of the request is said to the log alone.
-    """
+    """OpenAI's error object. What is no fault of the request is said to the log alone."""
     status, kind = _kind(error)
     if status == 500:
         log.error("a request failed: %s", error)
-        return {"type": "error", "error": {"message": "the server failed", "type": kind, "param": None, "code": None}}
+        return {"error": {"message": "the server failed", "type": kind, "param": None, "code": None}}
     code = f"handle_{error.reason}" if isinstance(error, HandleRefused) else _code(error)
-    return {"type": "error", "error": {"message": str(error), "type": kind, "param": error.field, "code": code}}
+    return {"error": {"message": str(error), "type": kind, "param": error.field, "code": code}}
 
 
 def error_headers(error: AttuneError) -> dict[str, str]:
@@ -77,10 +74,10 @@ def error_headers(error: AttuneError) -> dict[str, str]:
     return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
 
-def error_response(error: AttuneError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The whole answer to a request that failed by `error`."""
+def error_response(error: AttuneError, more: Mapping[str, object] | None = None) -> JSONResponse:
+    """The whole answer to a request that failed by `error`, with `more` at the top level of the body."""
     return JSONResponse(
-        error_body(error), status_code=status_of(error), headers={**error_headers(error), **(headers or {})}
+        {**(more or {}), **error_body(error)}, status_code=status_of(error), headers=error_headers(error)
     )
 
 

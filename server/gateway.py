@@ -56,7 +56,8 @@ class Gateway:
                 await self._generate(scope, path, receive, send)
         except AttuneError as error:  # raised before the engine was asked, so nothing has been sent yet
             self._deps.metrics.request("-", "-", "refused")
-            await error_response(error)(scope, receive, send)
+            more = {"type": "error"} if path.startswith("/v1/messages") else None  # as that API's clients expect
+            await error_response(error, more)(scope, receive, send)
         except ClientGone:
             self._deps.metrics.request("-", "-", "aborted")
 
@@ -70,7 +71,7 @@ class Gateway:
         chosen = route(deps.table(key, policy), pinned, subject=caller.subject, split_salt=deps.secrets.split_salt)
         prepared = prepare(deps, request, caller, chosen)
         replay = Replay(prepared.body, receive)
-        answer = AnswerSender(send, prepared, request.protocol, self._rename(chosen))
+        answer = AnswerSender(send, prepared, request.protocol, self._rename(chosen), lambda: replay.client_gone)
         finished = False
         try:
             await ask_engine(deps, prepared, scope, path, replay, answer)

@@ -123,6 +123,8 @@ def check_manifest(
             f"{template[:12]})",
             remedy="Server and trainer must render prompts alike.",
         )
+    if head := {"lm_head", "embed_tokens"} & set(manifest.target_modules):
+        raise AdapterRefused(f"{name} adapts {', '.join(sorted(head))}, which is served without adapters")
     if manifest.rank > limits.max_lora_rank:
         raise AdapterRefused(
             f"{name} has rank {manifest.rank}, and this server takes {limits.max_lora_rank} at most",

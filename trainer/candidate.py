@@ -21,15 +21,15 @@ from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import GateReport, Probe, canonical_json
 from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
 from trainer.gates.judge import Evidence, judge
+from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
+from trainer.gates.sample import render_chat, sample
 from trainer.learn.config import PpoConfig
 from trainer.learn.ppo import PPOResult, train_ppo
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
-from trainer.measure import PolicyMeasurement, answer_logprobs, measure_policy
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
-from trainer.sample import render_chat, sample
 from trainer.settings import TrainerSettings
 from trainer.state import write_whole
 from trainer.suites.cases import Suites

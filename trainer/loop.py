@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass, field
 
 from schemas.errors import Unavailable
-from trainer.canary import CanaryWatch
-from trainer.feeder import Feeder
-from trainer.lease import LeaseLost, TrainerLease
+from trainer.intake.feeder import Feeder
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, Stopped
+from trainer.release.canary import CanaryWatch
+from trainer.release.lease import LeaseLost, TrainerLease
 from trainer.turn import TurnOutcome, Turns
 
 log = logging.getLogger(__name__)

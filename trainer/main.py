@@ -14,18 +14,18 @@ from transformers.utils import logging as transformers_logging
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
-from trainer.canary import CanaryWatch
-from trainer.corpus import Corpus
-from trainer.feeder import Feeder
-from trainer.ingest import Ingest
-from trainer.lease import TrainerLease
-from trainer.ledger import Ledger
+from trainer.gates.sample import answer_encoder, load_tokenizer
+from trainer.intake.feeder import Feeder
+from trainer.intake.ingest import Ingest
+from trainer.intake.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
-from trainer.publish import Publisher
-from trainer.sample import answer_encoder, load_tokenizer
+from trainer.release.canary import CanaryWatch
+from trainer.release.lease import TrainerLease
+from trainer.release.publish import Publisher
 from trainer.settings import TrainerSettings
+from trainer.snapshots.corpus import Corpus
 from trainer.state import StateDir
 from trainer.suites.cases import load_suites
 from trainer.turn import Home, Turns

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
-from trainer.eligibility import MAX_VERSIONS_BEHIND
 from trainer.gates.config import GateSettings
+from trainer.joining.eligibility import MAX_VERSIONS_BEHIND
 from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
-from trainer.promotion import PromotionSettings
-from trainer.selection import SnapshotSettings
+from trainer.release.promotion import PromotionSettings
+from trainer.snapshots.selection import SnapshotSettings
 
 
 class _Section(BaseModel):

@@ -20,11 +20,11 @@ from schemas.base import Body
 from schemas.errors import InvalidInput
 from schemas.wire import validation_summary
 from trainer.data import Demonstration
+from trainer.gates.sample import end_tokens, load_tokenizer, render_chat
 from trainer.learn.config import LoraSettings, SftConfig
 from trainer.learn.sft import train_sft
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
-from trainer.sample import end_tokens, load_tokenizer, render_chat
 from trainer.suites.cases import Message
 
 log = logging.getLogger(__name__)

@@ -21,15 +21,15 @@ from exchange.registry import Registry
 from schemas.base import version_name
 from schemas.lifecycle import Stage
 from trainer.candidate import Before, Judgement, Learned, Workshop
-from trainer.code_version import code_version
-from trainer.corpus import Corpus
+from trainer.gates.sample import load_tokenizer
 from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
 from trainer.models.files import read_adapter
 from trainer.progress import Reporter
-from trainer.publish import Candidate, ParentMoved, Publisher, digest_files
-from trainer.sample import load_tokenizer
+from trainer.release.code_version import code_version
+from trainer.release.publish import Candidate, ParentMoved, Publisher, digest_files
 from trainer.settings import TrainerSettings
+from trainer.snapshots.corpus import Corpus
 from trainer.state import LastTurn, StateDir, TurnState
 from trainer.suites.cases import load_suites
 

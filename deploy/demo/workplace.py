@@ -19,7 +19,7 @@ from server.auth import KeyFile, Scope
 from server.settings import EngineSection, ProcessSection, ServerSettings
 from trainer.gates.config import GateSettings
 from trainer.learn.config import PpoConfig, RewardConfig
-from trainer.promotion import PromotionSettings
+from trainer.release.promotion import PromotionSettings
 from trainer.settings import FeedbackSection, SuitesSection, TrainerSettings
 
 POLICY = "support"

@@ -194,7 +194,7 @@ def test_foreign_records_are_skipped_and_counted(log: EventLog, policy: str, cap
         )
         publish(journal, policy, 1)
     assert journal.unreadable == before + 4
-    assert len(caplog.records) == 4
+    assert len([said for said in caplog.records if said.name == "exchange.journal"]) == 4
     assert journal.state(policy).versions[1].stage is Stage.CANDIDATE
     journal.close()
 

@@ -40,7 +40,7 @@ from tests.engine_server import ENGINE_MARKS, EngineServer
 
 pytestmark = ENGINE_MARKS
 
-MESSAGES = [{"role": "user", "content": "Where is my order?"}]
+MESSAGES: list[Any] = [{"role": "user", "content": "Where is my order?"}]
 
 
 @dataclass
@@ -137,7 +137,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
 def test_the_sdk_gets_an_answer_whose_tokens_are_on_the_log(served: Served) -> None:
     answer = served.client().chat.completions.create(
         model="support",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         max_tokens=12,
         n=2,
         seed=1,
@@ -165,7 +165,7 @@ def test_the_sdk_gets_an_answer_whose_tokens_are_on_the_log(served: Served) -> N
 def test_streams_of_the_sdk_carry_attune_first_and_last(served: Served) -> None:
     stream = served.client().chat.completions.create(
         model="support",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         max_tokens=12,
         stream=True,
         stream_options={"include_usage": True},

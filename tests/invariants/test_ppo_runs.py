@@ -1,4 +1,4 @@
-"""How a PPO run behaves: repeatable to the byte, resumable to the byte, bound by its KL budget, stopped by its limits."""
+"""A PPO run is repeatable and resumable to the byte, bound by its KL budget and stopped by its limits."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_lora_fine_tuning_writes_an_adapter_and_leaves_the_base_alone(fresh: Pat
         lora=lora,
         progress=lambda stage, done, total, metrics: losses.append(metrics["loss_nats_per_token"]),
     )
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert folder_digest(fresh) == before
     assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     base = SharedBase.load(fresh, lora)

@@ -53,19 +53,17 @@ def sample(
 ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     """Answers of `LENGTH` tokens with the logprob of each token, drawn at temperature `heat` by the role."""
     generator = torch.Generator().manual_seed(seed)
-    answers = []
+    ids = torch.tensor(questions)
+    logprobs = []
     with base.role(role):
-        for prompt in questions:
-            ids = list(prompt)
-            logprobs = []
-            for _ in range(LENGTH):
-                logits = base.module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float() / heat
-                log_p = torch.log_softmax(logits, -1)
-                token = int(torch.multinomial(log_p.exp(), 1, generator=generator))
-                ids.append(token)
-                logprobs.append(float(log_p[token]))
-            answers.append((tuple(ids[len(prompt) :]), tuple(logprobs)))
-    return answers
+        for _ in range(LENGTH):
+            logits = base.module(input_ids=ids, use_cache=False).logits[:, -1].float() / heat
+            log_p = torch.log_softmax(logits, -1)
+            tokens = torch.multinomial(log_p.exp(), 1, generator=generator)
+            ids = torch.cat([ids, tokens], 1)
+            logprobs.append(log_p.gather(1, tokens))
+    chances = torch.cat(logprobs, 1).tolist()
+    return [(tuple(row[-LENGTH:]), tuple(chance)) for row, chance in zip(ids.tolist(), chances, strict=True)]
 
 
 def logged(

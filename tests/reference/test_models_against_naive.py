@@ -35,6 +35,8 @@ def base(model_dir: Path) -> SharedBase:
     base = SharedBase.load(model_dir, LORA)
     for seed, role in enumerate((POLICY, "reward", "critic")):
         base.open(role, seed)
+        adapter = {name for name in base.parameters(role) if not name.startswith("head.")}
+        assert adapter == set(base.parameters(POLICY))
         generator = torch.Generator().manual_seed(seed)
         noise = {name: 0.05 * torch.randn(w.shape, generator=generator) for name, w in base.snapshot(role).items()}
         base.restore(role, noise)

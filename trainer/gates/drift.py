@@ -1,6 +1,6 @@
 """Gates on how far a candidate has moved: KL to the base, length, reward for length, entropy.
 
-Knows numbers measured elsewhere (`trainer.measure`); never samples, loads or scores anything.
+Knows numbers measured elsewhere (`trainer.gates.measure`); never samples, loads or scores anything.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from schemas.manifests import GateResult
 from trainer.gates.config import GateSettings
+from trainer.gates.statistics import mean
 from trainer.gates.words import measured, unmeasured
-from trainer.statistics import mean
 
 
 def kl_budget(kl_nats_per_sequence: float | None, budget: float, settings: GateSettings) -> GateResult:

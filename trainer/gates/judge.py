@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from schemas.manifests import GateReport
 from trainer.gates import drift, quality
 from trainer.gates.config import GateSettings
-from trainer.measure import PolicyMeasurement
+from trainer.gates.measure import PolicyMeasurement
 
 
 @dataclass(frozen=True)

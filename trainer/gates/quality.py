@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from schemas.manifests import GateResult
 from trainer.gates.config import GateName, GateSettings
+from trainer.gates.statistics import wilson_interval
 from trainer.gates.words import measured, unmeasured
-from trainer.statistics import wilson_interval
 
 
 def heldout_accuracy(right: float, pairs: int, previous: float | None, settings: GateSettings) -> GateResult:

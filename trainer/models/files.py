@@ -105,7 +105,7 @@ def write_adapter(folder: Path, weights: Mapping[str, Tensor], config: LoraConfi
     described = config.to_dict()
     described["base_model_name_or_path"] = public_name
     described["inference_mode"] = True
-    # A set of full names, whose order changes between processes; as all layers are targets, their last parts say it all.
+    # A set of full names, in no fixed order; as all layers are targets, the last parts of the names say it all.
     described["target_modules"] = sorted({name.rpartition(".")[2] for name in config.target_modules or ()})
     write_json(folder / ADAPTER_CONFIG, described)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from trainer.gates.sample import render_chat, sample
 from trainer.models.base import SharedBase
-from trainer.sample import render_chat, sample
 from trainer.suites.cases import SuiteCase
 
 

@@ -128,6 +128,7 @@ async def test_slots_are_kept_for_what_serves(
     [
         ({"base_fingerprint": "a" * 64}, "another base model"),
         ({"chat_template_hash": "b" * 64}, "another chat template"),
+        ({"target_modules": ("q_proj", "lm_head")}, "adapts lm_head"),
         ({"rank": 64}, "has rank 64, and this server takes 16"),
         ({"probes": (probe("support@v9"),)}, "nats per token away from the trainer's logprobs"),
     ],

@@ -52,7 +52,11 @@ class World:
     routing: dict[str, RoutingTable] = field(default_factory=dict)
 
     async def chat(
-        self, key: str = "acme", headers: dict[str, str] | None = None, path: str = "/v1/chat/completions", **body: Any
+        self,
+        key: str | None = "acme",
+        headers: dict[str, str] | None = None,
+        path: str = "/v1/chat/completions",
+        **body: Any,
     ) -> httpx.Response:
         asked = {"model": "support", "messages": [{"role": "user", "content": "hello"}], **body}
         return await self.post(path, asked, key, headers)

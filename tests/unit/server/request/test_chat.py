@@ -202,7 +202,7 @@ async def test_the_base_answers_under_the_name_of_the_policy_that_was_asked(worl
 
 async def test_keys_without_the_right_are_refused(world: World) -> None:
     for key, status in ((None, 401), ("ak_1_2", 401), ("reader", 403)):
-        response = await world.chat(key=key)  # type: ignore[arg-type]
+        response = await world.chat(key=key)
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert world.metric("attune_requests_total", policy="-", arm="-", outcome="refused") == 3
@@ -307,3 +307,10 @@ async def test_nothing_personal_is_logged(world: World, caplog: pytest.LogCaptur
     assert "ann-the-user" not in caplog.text
     assert "my-secret" not in caplog.text
     assert world.metric("attune_completions_recorded_total", policy="support", outcome="dropped") == 1
+
+
+async def test_errors_of_the_messages_api_have_its_shape(world: World) -> None:
+    response = await world.chat(path="/v1/messages", key=None)
+    assert response.status_code == 401
+    assert response.json()["type"] == "error"
+    assert "type" not in (await world.chat(key=None)).json()

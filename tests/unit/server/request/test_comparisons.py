@@ -144,7 +144,7 @@ async def test_nonsense_is_refused_naming_the_field(world: World, body: dict[str
 
 async def test_rights(world: World) -> None:
     for key, status in ((None, 401), ("reader", 403), ("sales", 404)):
-        assert (await world.chat(path="/v1/comparisons", key=key)).status_code == status  # type: ignore[arg-type]
+        assert (await world.chat(path="/v1/comparisons", key=key)).status_code == status
 
 
 async def test_the_engines_refusal_does_not_name_the_version(world: World) -> None:

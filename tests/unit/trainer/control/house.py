@@ -13,8 +13,8 @@ from exchange.memory import MemoryLog
 from exchange.open import open_registry
 from exchange.registry import Registry
 from schemas.manifests import GateReport, GateResult, Probe
-from trainer.lease import TrainerLease
-from trainer.publish import Candidate, Publisher
+from trainer.release.lease import TrainerLease
+from trainer.release.publish import Candidate, Publisher
 
 POLICY = "support"
 

@@ -11,8 +11,8 @@ from schemas.journal import VersionPromoted
 from schemas.lifecycle import Stage
 from tests.unit.trainer.control.house import POLICY, House, candidate, open_house
 from tests.unit.trainer.control.test_promotion import votes
-from trainer.canary import CanaryWatch
-from trainer.promotion import CanaryVote, PromotionSettings
+from trainer.release.canary import CanaryWatch
+from trainer.release.promotion import CanaryVote, PromotionSettings
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from trainer.gates import drift, quality
 from trainer.gates.config import GateSettings
 from trainer.gates.judge import Evidence, failures_in_words, judge
-from trainer.measure import PolicyMeasurement
+from trainer.gates.measure import PolicyMeasurement
 
 SETTINGS = GateSettings()
 

@@ -11,7 +11,7 @@ import pytest
 from exchange.memory import MemoryLog
 from schemas.errors import ConfigError
 from tests.unit.trainer.control.house import POLICY, open_house
-from trainer.lease import LeaseLost, TrainerLease
+from trainer.release.lease import LeaseLost, TrainerLease
 from trainer.state import StateDir
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.tiny_models import make_tiny_model
+from trainer.gates.measure import answer_logprobs, measure_policy
+from trainer.gates.sample import end_tokens, load_tokenizer, render_chat, sample
 from trainer.learn.config import LoraSettings
-from trainer.measure import answer_logprobs, measure_policy
 from trainer.models.base import POLICY, SharedBase
-from trainer.sample import end_tokens, load_tokenizer, render_chat, sample
 from trainer.suites.cases import SuiteCase
 from trainer.suites.run import run_suite
 

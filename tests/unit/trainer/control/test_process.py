@@ -19,10 +19,10 @@ from rich.progress import TextColumn
 
 from schemas.errors import IntegrityError, Unavailable
 from tests.tiny_models import make_tiny_model
-from trainer.code_version import checkout_commit, code_version
-from trainer.feeder import Feeder
+from trainer.intake.feeder import Feeder
 from trainer.metrics import TrainerMetrics
 from trainer.progress import LiveDisplay, LogDisplay, Reporter, Stopped
+from trainer.release.code_version import checkout_commit, code_version
 
 SCRIPT = """
 import logging, sys

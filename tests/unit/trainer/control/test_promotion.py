@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trainer.promotion import CanaryVote, PromotionSettings, decide, tally
+from trainer.release.promotion import CanaryVote, PromotionSettings, decide, tally
 
 SETTINGS = PromotionSettings(min_votes=10, min_margin=0.2, max_votes=40)
 

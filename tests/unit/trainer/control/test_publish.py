@@ -13,8 +13,8 @@ from schemas.errors import NotFound
 from schemas.journal import VersionPromoted, VersionRejected
 from schemas.lifecycle import Stage
 from tests.unit.trainer.control.house import POLICY, House, candidate, open_house
-from trainer.lease import LeaseLost
-from trainer.publish import ParentMoved
+from trainer.release.lease import LeaseLost
+from trainer.release.publish import ParentMoved
 
 
 def entries(house: House) -> list[tuple[str, bool]]:

@@ -9,11 +9,11 @@ import pytest
 
 from schemas.errors import InvalidInput
 from tests.tiny_models import make_tiny_model
+from trainer.gates.measure import answer_logprobs
+from trainer.gates.sample import load_tokenizer, render_chat
 from trainer.learn.config import LoraSettings, SftConfig
-from trainer.measure import answer_logprobs
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
-from trainer.sample import load_tokenizer, render_chat
 from trainer.stages import read_demonstrations, run_sft
 
 CHAT = [{"role": "user", "content": "Where is my order?"}, {"role": "assistant", "content": "It left on Monday."}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import InvalidInput
-from trainer.statistics import mean, sign_test, wilson_interval
+from trainer.gates.statistics import mean, sign_test, wilson_interval
 
 
 def test_wilson_interval_of_a_textbook_case() -> None:

@@ -20,9 +20,9 @@ from schemas.lifecycle import PolicyState, Stage
 from tests.factories import START
 from tests.tiny_models import make_tiny_model
 from tests.unit.trainer.control.world import World
+from trainer.gates.measure import answer_logprobs
 from trainer.learn.config import LoraSettings
 from trainer.main import run_trainer
-from trainer.measure import answer_logprobs
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.feedback import FeedbackReceived, FeedbackSource
 from tests.factories import START, Maker
-from trainer.votes import canary_votes
+from trainer.release.votes import canary_votes
 
 CANARY, STABLE = 2, 1
 

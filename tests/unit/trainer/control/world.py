@@ -14,10 +14,10 @@ from schemas.completion import CompletionChoice, CompletionRecorded
 from schemas.event import Event
 from schemas.wire import encode_event
 from tests.factories import Maker
+from trainer.gates.measure import answer_logprobs
+from trainer.gates.sample import load_tokenizer, render_chat, sample
 from trainer.learn.config import LoraSettings
-from trainer.measure import answer_logprobs
 from trainer.models.base import SharedBase
-from trainer.sample import load_tokenizer, render_chat, sample
 from trainer.settings import TrainerSettings
 
 TOPICS = ("order", "refund", "parcel", "password", "account", "phone", "number", "warehouse")

@@ -15,12 +15,12 @@ from schemas.events import AnswerDisplayed, ConsentChanged
 from schemas.feedback import FeedbackReceived
 from schemas.wire import encode_event
 from tests.factories import BASE
-from trainer.eligibility import Scope
-from trainer.exclusions import Reason
-from trainer.facts import CompletionFacts, Known
-from trainer.ingest import Ingest
-from trainer.join import Joined, join
-from trainer.ledger import Ledger
+from trainer.intake.facts import CompletionFacts, Known
+from trainer.intake.ingest import Ingest
+from trainer.intake.ledger import Ledger
+from trainer.joining.eligibility import Scope
+from trainer.joining.exclusions import Reason
+from trainer.joining.join import Joined, join
 
 SCOPE = Scope(base_fingerprint=BASE, current_version=3)
 WINDOW_MS = 10_000

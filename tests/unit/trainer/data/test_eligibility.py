@@ -11,9 +11,9 @@ import pytest
 from schemas.completion import Arm, SamplingParameters, Shown
 from tests.factories import PLAIN, Maker
 from tests.unit.trainer.data.support import SCOPE, facts, joined, reasons
-from trainer.eligibility import Scope, ppo_reasons
-from trainer.exclusions import Reason
-from trainer.facts import Answer
+from trainer.intake.facts import Answer
+from trainer.joining.eligibility import Scope, ppo_reasons
+from trainer.joining.exclusions import Reason
 
 RULES: list[tuple[dict[str, Any], Reason]] = [
     ({"sampling": PLAIN.model_copy(update={"temperature": 0.0})}, Reason.TEMPERATURE_ZERO),

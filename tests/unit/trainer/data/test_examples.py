@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from schemas.event import Event
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import joined
-from trainer.examples import Rows, propensity_weights, rows_of
-from trainer.exclusions import Reason
-from trainer.funnel import funnel
-from trainer.selection import Selection, SnapshotSettings, heldout_by, select
+from trainer.joining.exclusions import Reason
+from trainer.joining.funnel import funnel
+from trainer.snapshots.examples import Rows, propensity_weights, rows_of
+from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by, select
 
 ALL = SnapshotSettings(feedback_window_ms=10_000, heldout_users=0, heldout_time=0)
 

@@ -21,9 +21,9 @@ from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, encode_event
 from tests.factories import Maker
 from tests.unit.trainer.data.support import ledger_of, log_of, pump_all
-from trainer.facts import Known
-from trainer.ingest import Ingest
-from trainer.ledger import Ledger
+from trainer.intake.facts import Known
+from trainer.intake.ingest import Ingest
+from trainer.intake.ledger import Ledger
 
 
 def story(make: Maker) -> list[Event]:

@@ -13,9 +13,9 @@ from schemas.completion import ConsentLevel
 from schemas.feedback import Comparison, FeedbackReceived, Ranking, Thumbs
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import SCOPE, WINDOW_MS, joined, known, reasons
-from trainer.exclusions import EXPLANATIONS, Reason
-from trainer.facts import Known
-from trainer.join import join
+from trainer.intake.facts import Known
+from trainer.joining.exclusions import EXPLANATIONS, Reason
+from trainer.joining.join import join
 
 
 def ids(words: object) -> list[str]:

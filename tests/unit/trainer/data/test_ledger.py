@@ -12,8 +12,8 @@ from schemas.errors import ConfigError
 from schemas.wire import encode_event
 from tests.factories import Maker
 from tests.unit.trainer.data.support import ledger_of, pump_all
-from trainer.ingest import Ingest
-from trainer.ledger import Ledger
+from trainer.intake.ingest import Ingest
+from trainer.intake.ledger import Ledger
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from schemas.manifests import canonical_json
 from schemas.wire import encode_event
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import SCOPE, ledger_of, log_of
-from trainer.dataset import Dataset, open_dataset
-from trainer.selection import SnapshotSettings
-from trainer.snapshot import ABOUT, SCHEMAS, Snapshot, cut_snapshot
+from trainer.snapshots.dataset import Dataset, open_dataset
+from trainer.snapshots.selection import SnapshotSettings
+from trainer.snapshots.snapshot import ABOUT, SCHEMAS, Snapshot, cut_snapshot
 
 SETTINGS = SnapshotSettings(feedback_window_ms=10_000, heldout_users=0.3, heldout_time=0.1)
 OPEN = SETTINGS.model_copy(update={"heldout_users": 0.0, "heldout_time": 0.0})

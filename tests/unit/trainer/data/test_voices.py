@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.factories import Maker
 from tests.unit.trainer.data.support import WINDOW_MS, joined, reasons
-from trainer.exclusions import Reason
+from trainer.joining.exclusions import Reason
 
 
 def ids(words: object) -> list[str]:

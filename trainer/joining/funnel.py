@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.exclusions import count_reasons
-from trainer.join import Joined
+from trainer.joining.exclusions import count_reasons
+from trainer.joining.join import Joined
 
 
 @dataclass(frozen=True)

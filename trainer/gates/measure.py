@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from trainer.data import TokenPair
+from trainer.gates.sample import sample
 from trainer.models.base import SharedBase
 from trainer.models.batching import TokenBatch, micro_batches
 from trainer.models.forward import pick_columns, span_log_softmax
-from trainer.sample import sample
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Why a word of feedback or an answer is not learnt from: reasons by name, each tied to an id, so that one thumb can be
 traced.
 
-Knows the reasons; how they are found is in `trainer.join`, `trainer.voices`, `trainer.eligibility`, `trainer.snapshot`.
+Knows the reasons; they are found in `join`, `voices` and `eligibility` beside it, and in `trainer.snapshots.snapshot`.
 """
 
 from __future__ import annotations

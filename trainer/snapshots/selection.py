@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.exclusions import Exclusion, Reason
-from trainer.facts import Answer
-from trainer.join import Joined, JoinedWord
+from trainer.intake.facts import Answer
+from trainer.joining.exclusions import Exclusion, Reason
+from trainer.joining.join import Joined, JoinedWord
 
 
 class SnapshotSettings(BaseModel):

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from schemas.feedback import Comparison, ComparisonTarget, FeedbackReceived, FeedbackSource
-from trainer.promotion import CanaryVote
-from trainer.voices import latest_words, revocations, voice
+from trainer.joining.voices import latest_words, revocations, voice
+from trainer.release.promotion import CanaryVote
 
 
 def canary_votes(

@@ -15,7 +15,7 @@ from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureRequested
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, decode_event, header
-from trainer.ledger import STORED, Batch, DeadLetter, Ledger
+from trainer.intake.ledger import STORED, Batch, DeadLetter, Ledger
 
 log = logging.getLogger(__name__)
 _TOPICS = (COMPLETIONS.name, FEEDBACK.name, ERASURES.name)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from schemas.errors import AttuneError, Unavailable
-from trainer.ingest import Ingest
+from trainer.intake.ingest import Ingest
 
 log = logging.getLogger(__name__)
 _WAIT_S = 0.5

@@ -25,7 +25,7 @@ from schemas.feedback import FeedbackContent
 from schemas.manifests import SnapshotManifest
 from schemas.sealed import Sealed, unseal
 from trainer.data import Demonstration, LoggedAnswer, PreferencePair, ThumbedAnswer, TokenPair
-from trainer.snapshot import SCHEMAS
+from trainer.snapshots.snapshot import SCHEMAS
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ from schemas.feedback import (
     Retraction,
     Thumbs,
 )
-from trainer.eligibility import Scope, ppo_reasons
-from trainer.exclusions import Exclusion, Reason
-from trainer.facts import Answer, CompletionFacts, Known
-from trainer.voices import Voice, latest_words, revocations, voice
+from trainer.intake.facts import Answer, CompletionFacts, Known
+from trainer.joining.eligibility import Scope, ppo_reasons
+from trainer.joining.exclusions import Exclusion, Reason
+from trainer.joining.voices import Voice, latest_words, revocations, voice
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from schemas.feedback import AnswerTarget, FeedbackReceived, Outcome, Retraction
-from trainer.exclusions import Exclusion, Reason
+from trainer.joining.exclusions import Exclusion, Reason
 
 Voice = tuple[str, str, str]
 

@@ -12,7 +12,7 @@ def code_version() -> str:
         package = metadata.version("attune")
     except metadata.PackageNotFoundError:
         package = "unknown"
-    commit = checkout_commit(Path(__file__).resolve().parent.parent)
+    commit = checkout_commit(Path(__file__).resolve().parents[2])
     return f"{package}+g{commit[:12]}" if commit else package
 
 

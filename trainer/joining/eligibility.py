@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.completion import Arm, Shown
-from trainer.exclusions import Reason
-from trainer.facts import Answer
+from trainer.intake.facts import Answer
+from trainer.joining.exclusions import Reason
 
 MAX_VERSIONS_BEHIND = 4
 

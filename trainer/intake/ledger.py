@@ -24,7 +24,7 @@ from schemas.event import Event
 from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
 from schemas.feedback import FeedbackReceived
 from schemas.sealed import Sealed
-from trainer.facts import CompletionFacts, Known
+from trainer.intake.facts import CompletionFacts, Known
 
 LAYOUT = 1
 _TABLES = """

@@ -12,14 +12,14 @@ from pathlib import Path
 from exchange.keys import KeyStore
 from schemas.manifests import SnapshotManifest
 from trainer.candidate import TrainingData
-from trainer.dataset import Dataset, Encode, open_dataset
-from trainer.eligibility import Scope
-from trainer.join import join
-from trainer.ledger import Ledger
-from trainer.promotion import CanaryVote
+from trainer.intake.ledger import Ledger
+from trainer.joining.eligibility import Scope
+from trainer.joining.join import join
+from trainer.release.promotion import CanaryVote
+from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshot import Snapshot, cut_snapshot
-from trainer.votes import canary_votes
+from trainer.snapshots.dataset import Dataset, Encode, open_dataset
+from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from schemas.journal import CanaryStarted, CandidatePublished, JournalEntry, Ver
 from schemas.lifecycle import PolicyState, Stage
 from schemas.manifests import AdapterManifest, FileDigest, GateReport, Probe, canonical_json, files_digest
 from trainer.gates.judge import failures_in_words
-from trainer.lease import TrainerLease
+from trainer.release.lease import TrainerLease
 from trainer.state import write_whole
 
 log = logging.getLogger(__name__)

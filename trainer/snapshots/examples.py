@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.feedback import Comparison, Correction, Ranking
-from trainer.facts import Answer
-from trainer.join import JoinedWord, liked
-from trainer.selection import Selection, SnapshotSettings, heldout_by
+from trainer.intake.facts import Answer
+from trainer.joining.join import JoinedWord, liked
+from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The same facts give the same files byte for byte: rows in a fixed order, fixed encodings, no timestamps. Content comes
 along sealed, so a person erased later is erased from every snapshot too. Knows the ledger and Parquet; chooses nothing
-itself (`trainer.join`, `trainer.selection`, `trainer.examples`).
+itself (`trainer.joining.join`, `trainer.snapshots.selection`, `trainer.snapshots.examples`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pydantic import JsonValue
 from schemas.errors import Conflict
 from schemas.manifests import FileDigest, OffsetRange, SnapshotManifest, canonical_json, files_digest
 from schemas.sealed import Sealed
-from trainer.eligibility import Scope
-from trainer.examples import Rows, rows_of
-from trainer.exclusions import Exclusion, count_reasons
-from trainer.facts import Answer
-from trainer.join import Joined, join
-from trainer.ledger import Ledger
-from trainer.selection import Selection, SnapshotSettings, select
+from trainer.intake.facts import Answer
+from trainer.intake.ledger import Ledger
+from trainer.joining.eligibility import Scope
+from trainer.joining.exclusions import Exclusion, count_reasons
+from trainer.joining.join import Joined, join
+from trainer.snapshots.examples import Rows, rows_of
+from trainer.snapshots.selection import Selection, SnapshotSettings, select
 
 _LABEL = [
     ("feedback_id", pa.string()),

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainer.statistics import sign_test, wilson_interval
+from trainer.gates.statistics import sign_test, wilson_interval
 
 
 class PromotionSettings(BaseModel):

@@ -15,8 +15,8 @@ from schemas.base import new_id, now_ms, version_name
 from schemas.errors import Refused
 from schemas.journal import VersionPromoted, VersionRolledBack
 from schemas.lifecycle import PolicyState, Stage
-from trainer.promotion import CanaryVote, PromotionSettings, Verdict, decide
-from trainer.publish import Publisher
+from trainer.release.promotion import CanaryVote, PromotionSettings, Verdict, decide
+from trainer.release.publish import Publisher
 
 
 class Ballots(Protocol):

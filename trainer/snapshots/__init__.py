@@ -1,0 +1,1 @@
+"""Immutable, hashed preference snapshots, and the training data read back out of them."""
