@@ -16,7 +16,7 @@ from exchange.log import EventLog, Position, StoredRecord, TopicPartition
 from schemas.errors import ConfigError, InvalidInput, Refused, Unavailable
 from schemas.event import Event
 from schemas.journal import ENTRY, Entry, JournalEntry
-from schemas.lifecycle import Outcome, PolicyState, fold, initial_state
+from schemas.lifecycle import Outcome, PolicyFold, PolicyState, initial_state
 from schemas.topics import POLICY
 from schemas.wire import decode_event, encode_event
 
@@ -55,7 +55,7 @@ class PolicyJournal:
         self._reader = log.reader({self._place: 0})
         self._reading = threading.Lock()
         self._folding = threading.Lock()
-        self._states: dict[str, PolicyState] = {}
+        self._folds: dict[str, PolicyFold] = {}
         self._lines: dict[str, list[JournalLine]] = {}
         self._unreadable = 0
 
@@ -78,7 +78,8 @@ class PolicyJournal:
     def state(self, policy: str) -> PolicyState:
         """A policy as last read; one without entries serves its base."""
         with self._folding:
-            return self._states.get(policy) or initial_state(policy)
+            fold = self._folds.get(policy)
+            return fold.state if fold is not None else initial_state(policy)
 
     def history(self, policy: str) -> list[JournalLine]:
         """The entries of a policy with their outcomes, oldest first; what was delivered twice shows once."""
@@ -88,7 +89,7 @@ class PolicyJournal:
     def policies(self) -> tuple[str, ...]:
         """The policies that have entries, sorted."""
         with self._folding:
-            return tuple(sorted(self._states))
+            return tuple(sorted(self._folds))
 
     def propose(self, entry: Entry) -> PolicyState:
         """Append an entry and read back what became of it; returns the policy's state, read up to there or later.
@@ -113,7 +114,9 @@ class PolicyJournal:
         return self.state(entry.policy)
 
     def _outcome(self, entry: Entry) -> Outcome | None:
-        return self.state(entry.policy).outcomes.get(entry.id)
+        with self._folding:
+            fold = self._folds.get(entry.policy)
+            return fold.outcomes.get(entry.id) if fold is not None else None
 
     def close(self) -> None:
         """Stop reading. The log stays open."""
@@ -139,14 +142,10 @@ class PolicyJournal:
             entry = self._decode(record)
             if entry is None:
                 continue
-            before = self.state(entry.policy)
-            after = fold(before, entry)
-            if after is before:  # delivered twice
-                continue
-            line = JournalLine(record.position, entry, after.outcomes[entry.id])
             with self._folding:
-                self._states[entry.policy] = after
-                self._lines.setdefault(entry.policy, []).append(line)
+                outcome = self._folds.setdefault(entry.policy, PolicyFold(entry.policy)).take(entry)
+                if outcome is not None:
+                    self._lines.setdefault(entry.policy, []).append(JournalLine(record.position, entry, outcome))
 
     def _decode(self, record: StoredRecord) -> Entry | None:
         """The entry, or None where there is none: one foreign record must not stop every replica for good."""

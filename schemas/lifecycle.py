@@ -1,6 +1,6 @@
 """The life of a policy version: one table, and a total fold over the journal.
 
-`fold` never raises: what is stale or illegal changes nothing but is remembered as refused, with the reason, so that
+`fold` never raises: what is stale or illegal changes nothing and its outcome is a refusal with the reason, so that
 every replica that reads the same journal holds the same state and the writer can read its own outcome back.
 """
 
@@ -92,7 +92,6 @@ class PolicyState(Record):
     canary_share: float = 0.0
     previous_stable: tuple[VersionNumber, ...] = Field(default=(), description="oldest first, without rolled-back ones")
     lease: Lease = Lease()
-    outcomes: dict[str, Outcome] = Field(default_factory=dict, description="entry id -> what became of it")
 
     @property
     def next_version(self) -> int:
@@ -110,18 +109,35 @@ def initial_state(policy: str) -> PolicyState:
     return PolicyState(policy=policy, versions={0: VersionState(version=0, stage=Stage.STABLE, since=0)})
 
 
-def fold(state: PolicyState, entry: Entry) -> PolicyState:
-    """The state after `entry`. Total, deterministic, and idempotent in the entry's id.
+def fold(state: PolicyState, entry: Entry) -> tuple[PolicyState, Outcome]:
+    """The state after an entry of this policy that was not folded before, and what became of the entry.
 
-    An entry of another policy changes nothing at all. A refused entry changes `outcomes` alone.
+    Total and deterministic: a refused entry leaves the state as it is.
     """
-    if entry.policy != state.policy or entry.id in state.outcomes:
-        return state
     refusal = _refusal(state, entry)
     if refusal is None:
         state = _apply(state, entry)
-    outcome = Outcome(entry_id=entry.id, applied=refusal is None, reason=refusal or "", generation=state.generation)
-    return state.model_copy(update={"outcomes": {**state.outcomes, entry.id: outcome}})
+    return state, Outcome(entry_id=entry.id, applied=refusal is None, reason=refusal or "", generation=state.generation)
+
+
+class PolicyFold:
+    """One policy's journal, folded so far. Idempotent in the id of an entry: what is delivered twice counts once.
+
+    The outcomes lie beside the state, not in it: a journal is kept for ever, and copying all of them for every entry
+    would make reading it quadratic.
+    """
+
+    def __init__(self, policy: str) -> None:
+        self.state = initial_state(policy)
+        self.outcomes: dict[str, Outcome] = {}
+
+    def take(self, entry: Entry) -> Outcome | None:
+        """Fold one entry; None where there is nothing to fold: it is another policy's, or was delivered before."""
+        if entry.policy != self.state.policy or entry.id in self.outcomes:
+            return None
+        self.state, outcome = fold(self.state, entry)
+        self.outcomes[entry.id] = outcome
+        return outcome
 
 
 def _refusal(state: PolicyState, entry: Entry) -> str | None:

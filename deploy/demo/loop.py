@@ -86,7 +86,7 @@ class Loop:
             httpx.AsyncClient(base_url=place.url, headers=headers, timeout=60.0) as http,
             stage.examinee().client() as asker,
         ):
-            operator = Operator(http, asker, POLICY, questions[0], with_article=not stage.tiny)
+            operator = Operator(http, asker, POLICY, questions[0], stage.server.check, with_article=not stage.tiny)
             stop = asyncio.Event()
             talking = asyncio.create_task(people.run(stop))
             try:

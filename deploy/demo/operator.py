@@ -5,6 +5,7 @@ Uses the admin API and ordinary chat requests; knows no process and no file.
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -72,12 +73,16 @@ class PolicyView:
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody with the admin key. `asker` is a chat client whose requests leave no trace in the log."""
+    """Somebody with the admin key.
+
+    `asker` is a chat client whose requests leave no trace in the log; `check_alive` raises where the server has ended.
+    """
 
     http: httpx.AsyncClient
     asker: AsyncOpenAI
     policy: str
     probe: Question
+    check_alive: Callable[[], None]
     with_article: bool = False
 
     async def look(self) -> PolicyView:
@@ -112,10 +117,11 @@ class Operator:
         Asks again at once while another version answers or `version` is not loaded yet.
 
         Raises:
-            Unavailable: it did not speak within a minute.
+            Unavailable: it did not speak within a minute, or the server has ended.
         """
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
+            self.check_alive()
             try:
                 at = await self._ask(model, version)
             except APIError:

@@ -96,6 +96,26 @@ def test_adapters_answer_with_their_own_weights(
     assert max(abs(a - b) for a, b in zip(base, scores, strict=True)) > 0.01
 
 
+def test_prompts_are_scored_alike_beside_other_requests(engine_server: EngineServer, tiny_adapters: list[Path]) -> None:
+    """Of vLLM's own, prompt logprobs in one batch with another request end the engine (see server.engine.worker)."""
+    engine, name = engine_server.engine, fresh_name()
+    engine_server.call(engine.load_adapter(name, tiny_adapters[0]))
+    prompt, answer = list(range(10, 40)), [200, 33, 310, 7]
+
+    async def scene() -> tuple[list[list[float]], set[int]]:
+        async with httpx.AsyncClient(base_url=engine_server.url, timeout=60) as client:
+            asked = [body(model=name), body(model=name, prompt_logprobs=1), body(prompt_logprobs=1)] * 4
+            chats = [asyncio.create_task(client.post("/v1/chat/completions", json=one)) for one in asked]
+            scores = await asyncio.gather(*(engine.score(name, prompt, answer) for _ in range(6)))
+            return scores, {chat.status_code for chat in await asyncio.gather(*chats)}
+
+    alone = engine_server.call(engine.score(name, prompt, answer))
+    scores, statuses = engine_server.call(scene())
+    assert statuses == {200}
+    for one in scores:
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(alone), atol=1e-4, rtol=0)
+
+
 def test_drain_waits_for_holders_and_unload_refuses_before(
     engine_server: EngineServer, tiny_adapters: list[Path]
 ) -> None:

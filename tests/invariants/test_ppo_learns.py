@@ -17,11 +17,12 @@ from trainer.models.base import POLICY, SharedBase
 
 CONFIG = PpoConfig(
     minibatch_answers=64,
-    learning_rate=3e-3,
+    learning_rate=1e-3,
     epochs=2,
     beta=0.02,
     kl_budget=3.0,
     stop_mean_abs_log_ratio=0.5,
+    stop_clip_fraction=0.6,
     critic="ridge",
 )
 
@@ -33,7 +34,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _expected(base: SharedBase) -> float:
     """Mean taste of fresh answers to prompts that training did not see."""
-    drawn = sample(base, prompts(200, seed=99), role=POLICY, seed=5)
+    drawn = sample(base, prompts(800, seed=99), role=POLICY, seed=5)
     return mean(taste(ids) for ids, _ in drawn)
 
 
@@ -49,7 +50,7 @@ def test_reward_rises_within_the_budget_and_shuffled_rewards_do_not_raise_it(mod
     base = tiny_base(model_dir)
     base.open(POLICY, 0)
     before = _expected(base)
-    answers = logged(base, prompts(384, seed=1), taste, seed=2)
+    answers = logged(base, prompts(512, seed=1), taste, seed=2)
     trained, _ = _train(model_dir, answers, tmp_path / "real")
     gain = _expected(trained) - before
     rewards = [answer.reward for answer in answers]

@@ -109,7 +109,7 @@ async def test_the_operator_sees_the_policy_and_hears_the_first_token(place: Wor
     examinee = Examinee(place.url, place.evaluation, max_tokens=60, temperature=1.0)
     headers = {"Authorization": f"Bearer {place.admin}"}
     async with httpx.AsyncClient(base_url=place.url, headers=headers) as http, examinee.client() as asker:
-        operator = Operator(http, asker, "support", question)
+        operator = Operator(http, asker, "support", question, check_alive=lambda: None)
         policy = await operator.look()
         assert policy.stable == "support@v0"
         assert policy.canary is None
