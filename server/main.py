@@ -63,7 +63,9 @@ async def _serve(settings: ServerSettings) -> int:
         keys = open_keys(section.keys)
         opened.callback(keys.close)
         section.data_dir.mkdir(parents=True, exist_ok=True)
+        level = logging.getLogger().level
         async with open_engine(settings.engine_settings()) as engine:
+            logging.getLogger().setLevel(level)  # a dependency of vLLM sets it to ERROR when it is imported
             parts = Parts(engine=engine, log=event_log, registry=registry, keys=keys, api_keys=api_keys)
             return await serve(settings, build_app(settings, parts), listener)
 

@@ -58,5 +58,5 @@ def test_reward_rises_within_the_budget_and_shuffled_rewards_do_not_raise_it(mod
     mixed = [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
     control, _ = _train(model_dir, mixed, tmp_path / "shuffled")
     nil = _expected(control) - before
-    assert gain > 0.05
-    assert abs(nil) < 0.4 * gain
+    assert gain > 0.15
+    assert nil < 0.25 * gain

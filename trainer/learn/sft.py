@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from trainer.learn.optimise import clipped_step, schedule, set_rates
 from trainer.learn.progress import Progress, silent
 from trainer.models.adapter import save_role
 from trainer.models.base import SharedBase
-from trainer.models.batching import bucket, micro_batches
+from trainer.models.batching import micro_batches
 from trainer.models.files import whole_folder
 from trainer.models.forward import pick_tokens, span_log_softmax, span_logits
 
@@ -121,19 +121,22 @@ def _step(model: nn.Module, pairs: Sequence[TokenPair], rows: Sequence[int], con
     return total
 
 
-def _steps(pairs: Sequence[TokenPair], config: SftConfig, generator: torch.Generator) -> Iterable[list[int]]:
-    """Rows of each optimiser step: every epoch a new shuffle, similar lengths together, steps in random order."""
+def _steps(pairs: Sequence[TokenPair], config: SftConfig, generator: torch.Generator) -> Iterator[list[int]]:
+    """Rows of each optimiser step: every epoch a new shuffle, cut into steps of about `batch_tokens`.
+
+    Lengths are mixed within a step on purpose: with similar lengths together a step is all of one style, and the
+    network follows whichever came last. Padding is kept low inside the step, by `micro_batches`.
+    """
     lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
     for epoch in range(math.ceil(config.epochs)):
         order = torch.randperm(len(pairs), generator=generator).tolist()
         share = min(1.0, config.epochs - epoch)
-        order = order[: max(1, round(share * len(order)))]
-        # Sorting within chunks of 8 steps keeps padding low without making every step of one length.
-        chunk = max(1, 8 * config.batch_tokens * len(pairs) // max(1, sum(lengths)))
-        groups = [
-            group
-            for start in range(0, len(order), chunk)
-            for group in bucket(lengths, order[start : start + chunk], config.batch_tokens)
-        ]
-        for position in torch.randperm(len(groups), generator=generator).tolist():
-            yield groups[position]
+        step: list[int] = []
+        tokens = 0
+        for row in order[: max(1, round(share * len(order)))]:
+            if step and tokens + lengths[row] > config.batch_tokens:
+                yield step
+                step, tokens = [], 0
+            step.append(row)
+            tokens += lengths[row]
+        yield step
