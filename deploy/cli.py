@@ -109,6 +109,7 @@ def demo(
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells of every connection and metadata refresh
 
 
 def main() -> None:

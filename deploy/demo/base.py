@@ -29,8 +29,16 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 DIGIT_PAIR_REPEATS = 800
-# What the answers' wording comes from; a change of any of them makes another base.
-SOURCES = ("base.py", "domain.py", "intents.toml", "phrases.py")
+# What a base comes of: the answers' wording and how it is learnt. A change of any of them makes another base.
+SOURCES = (
+    ("deploy.demo", "base.py"),
+    ("deploy.demo", "domain.py"),
+    ("deploy.demo", "intents.toml"),
+    ("deploy.demo", "phrases.py"),
+    ("trainer.learn", "sft.py"),
+    ("trainer.models", "batching.py"),
+    ("trainer.models", "fresh.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ class BaseOptions:
 def base_digest(options: BaseOptions) -> str:
     """First 16 hex digits of a SHA-256 over the options and the sources that the base depends on."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
-    for name in SOURCES:
-        digest.update(resources.files("deploy.demo").joinpath(name).read_bytes())
+    for package, name in SOURCES:
+        digest.update(resources.files(package).joinpath(name).read_bytes())
     return digest.hexdigest()[:16]
 
 

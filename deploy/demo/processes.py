@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,15 +44,18 @@ class Child:
         return "\n".join(lines[-TAIL_LINES:])
 
     def stop(self, patience_s: float = 20.0) -> int:
-        """Ask it to end, kill its whole group where that takes too long; its exit code. Harmless when it is over."""
+        """Ask it to end, kill it where that takes too long, and whatever it leaves behind; its exit code. Harmless when over."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 log.warning("the %s did not end within %.0f s and is killed", self.name, patience_s)
-                os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait()
+                self.process.kill()
+        code = self.process.wait()
+        with suppress(ProcessLookupError):  # the usual case: nothing of its group is left
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return code
 
     def __enter__(self) -> Self:
         return self

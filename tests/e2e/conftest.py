@@ -1,4 +1,4 @@
-"""One real server process, as `attune serve` starts it, on a tiny random model and the SQLite log."""
+"""One real server process, as `attune serve` starts it, on a tiny random model and a real Kafka broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import httpx
 import pytest
 
 from deploy.init import Home, write_home
+from deploy.kafka import Broker
+from tests.fixtures_kafka import kafka_broker
 
+__all__ = ["kafka_broker"]
 START_S = 240.0
 
 
@@ -27,6 +30,7 @@ class RunningServer:
     url: str
     home: Home
     folder: Path
+    log_url: str
     process: subprocess.Popen[bytes]
 
     def app(self) -> dict[str, str]:
@@ -56,9 +60,12 @@ def attune(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def attune_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def attune_server(
+    tiny_model: Path, kafka_broker: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("home")
-    home = write_home(folder, model=str(tiny_model), policy="support", log="sqlite:///log.db")
+    log_url = f"kafka://{kafka_broker.bootstrap}"
+    home = write_home(folder, model=str(tiny_model), policy="support", log=log_url)
     port = free_port()
     log = (folder / "server.log").open("wb")
     process = subprocess.Popen(
@@ -70,7 +77,7 @@ def attune_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, process, folder / "server.log")
-        yield RunningServer(url, home, folder, process)
+        yield RunningServer(url, home, folder, log_url, process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
