@@ -32,7 +32,6 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see
 def serve(config: ConfigFile = Path("server.toml")) -> None:
     """Serve the chat API, feedback API and admin API, and follow the policy journal."""
     from server.main import run_server
-
     from server.settings import load_settings
 
     _log_to_stderr()

@@ -112,11 +112,11 @@ class SwapSection(_Section):
     """How versions are loaded, checked and let go."""
 
     max_adapter_bytes: int = Field(default=2_000_000_000, gt=0, description="largest adapter in bytes")
-    probe_tolerance: float = Field(
-        default=1e-2,
+    probe_tolerance: float | None = Field(
+        default=None,
         gt=0,
-        description="largest difference, in nats per token, between the trainer's logprobs of the "
-        "manifest's probes and this engine's; raise it for low-precision engines",
+        description="largest difference, in nats per token, between the trainer's logprobs of the manifest's probes "
+        "and this engine's; default: 0.01 for a float32 engine, 0.25 for one of half precision",
     )
     retry_seconds: float = Field(
         default=5.0, gt=0, description="seconds until a version that could not be fetched is tried again"

@@ -122,6 +122,10 @@ class VllmEngine:
         return self._chat_template_hash
 
     @property
+    def dtype(self) -> str:
+        return str(self._recorder.model_config.dtype).removeprefix("torch.")
+
+    @property
     def max_model_len(self) -> int:
         return int(self._recorder.model_config.max_model_len)
 

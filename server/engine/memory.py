@@ -77,6 +77,10 @@ class InMemoryEngine:
         return hashlib.sha256(b"attune in-memory chat template").hexdigest()
 
     @property
+    def dtype(self) -> str:
+        return "float32"
+
+    @property
     def max_model_len(self) -> int:
         return self._max_model_len
 

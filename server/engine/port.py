@@ -53,6 +53,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """Type the weights are computed in: float32, bfloat16 or float16."""
+        ...
+
+    @property
     def max_model_len(self) -> int:
         """Longest prompt and answer together, in tokens."""
         ...

@@ -25,7 +25,7 @@ from schemas.events import AnswerDisplayed
 from schemas.feedback import FeedbackReceived
 from schemas.sealed import unseal
 from schemas.wire import decode_event
-from tests.e2e.conftest import RunningServer, attune
+from tests.e2e.running import RunningServer, attune
 
 pytestmark = [pytest.mark.engine, pytest.mark.kafka, pytest.mark.e2e, pytest.mark.xdist_group("server")]
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.e2e.conftest import RunningServer, attune
+from tests.e2e.running import RunningServer, attune
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e, pytest.mark.xdist_group("server")]
 QUESTION = [{"role": "user", "content": "Where is my order?"}]
