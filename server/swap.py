@@ -122,7 +122,8 @@ class Swapper:
             if left <= 0 or any((policy, number) in self._refused for number in (state.stable, state.canary or 0)):
                 return False
             try:
-                await asyncio.wait_for(self._published.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._published.wait()
             except TimeoutError:
                 return False
         return True
@@ -177,7 +178,9 @@ class Swapper:
         now = time.monotonic()
         dues = [refusal.retry_at - now for refusal in self._refused.values() if refusal.retry_at is not None]
         try:
-            await asyncio.wait_for(self._wake.wait(), max(0.0, min([*dues, self._times.report_s])))
+            # Not `wait_for`: where the wait ends as it is cancelled, that one loses the cancellation (Python 3.11).
+            async with asyncio.timeout(max(0.0, min([*dues, self._times.report_s]))):
+                await self._wake.wait()
         except TimeoutError:
             self._reported.clear()
 

@@ -22,7 +22,7 @@ from deploy.demo.report import Example, Report, VersionReport
 from deploy.demo.screen import Screen
 from deploy.demo.workplace import MAX_ANSWER_TOKENS, POLICY, Workplace
 
-LOOP_LIMIT_S = 420.0
+LOOP_LIMIT_S = 900.0  # three times what it takes; a slow or busy machine still gets its turns
 LOOK_EVERY_S = 0.05
 QUESTIONS = 300
 QUESTION_SEED = 90_210  # the gold questions' own seed: no run draws users or demonstrations from it
@@ -111,11 +111,11 @@ class Loop:
             self.stage.server.check()
             self.stage.trainer.check()
             policy = await operator.look()
-            self.screen.policy, self.screen.trainer = policy, self.stage.trainer.tail().rpartition("\n")[2]
+            self.screen.policy, self.screen.trainer = policy, _said_last(self.stage.trainer.tail())
             for version in policy.versions:
                 if version.servable and version.number and version.name not in self.swaps:
                     await self._time_swap(operator, version)
-                if seen.get(version.name) != version.stage and version.number:
+                if version.number and version.stage not in ("reserved", seen.get(version.name)):
                     seen[version.name] = version.stage
                     why = f": {version.reason}" if version.reason else ""
                     self.screen.say(f"[b]{version.name}[/b] is {version.stage}, KL {version.kl:.2f} nats{why}")
@@ -216,6 +216,11 @@ class Loop:
                 "report": str(place.folder / "report.json"),
             },
         )
+
+
+def _said_last(log: str) -> str:
+    """The last line of a log without its date, time, level and logger."""
+    return log.rpartition("\n")[2].split(" ", 4)[-1]
 
 
 async def _while(action: Awaitable[None], measure: Callable[[], Awaitable[float]]) -> float:

@@ -1,7 +1,8 @@
 """Made-up users at work: they chat over HTTP with the openai SDK, read, and press thumbs or choose between answers.
 
 An ordinary client of the public API; it knows the server by its URL alone. Load is continuous: a fixed number of
-people sit at the keyboard at any moment, which makes the traffic of a swap that of any other second.
+people sit at the keyboard at any moment, which makes the traffic of a swap that of any other second. There are few
+enough of them that answering leaves a core to the trainer: on two cores, users who never pause slow learning fourfold.
 """
 
 import asyncio
@@ -39,10 +40,10 @@ class Traffic:
     api_key: str = field(repr=False)
     model: str = "support"
     people: int = 120
-    seats: int = 8
+    seats: int = 6
     comparison_share: float = 0.5
     stream_share: float = 0.25
-    pause_s: float = 0.3
+    pause_s: float = 1.0
     max_tokens: int = 120
     temperature: float = 1.0
     seed: int = 0

@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from schemas.errors import Unavailable
@@ -44,7 +44,7 @@ class Child:
         return "\n".join(lines[-TAIL_LINES:])
 
     def stop(self, patience_s: float = 20.0) -> int:
-        """Ask it to end, kill it where that takes too long, and whatever it leaves behind; its exit code. Harmless when over."""
+        """Ask it to end, kill it and whatever it leaves behind where that takes too long; returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -83,3 +83,21 @@ def start(name: str, arguments: Sequence[str], log_file: Path, environment: Mapp
             start_new_session=True,
         )
     return Child(name, process, log_file)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Within the block, being terminated or hung up on is like Ctrl-C: everything unwinds, and so all children end.
+
+    For the main thread only.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,13 +6,11 @@ until the loop has turned often enough, and then measures. Every process it star
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import httpx
 from rich.console import Console
@@ -57,7 +55,7 @@ def run_demo(options: DemoOptions) -> int:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty", field="work", remedy="Name another folder.")
     model = options.model or str(_tiny_base(screen))
-    with _ended_in_order(), ExitStack() as stack:
+    with processes.ended_in_order(), ExitStack() as stack:
         log_url = _open_log(options, folder, stack, screen)
         place = prepare(folder, model=model, tiny=options.model is None, log_url=log_url, seed=options.seed)
         server = stack.enter_context(_start("server", "serve", place.server_config, place))
@@ -80,7 +78,8 @@ def _tiny_base(screen: Screen) -> Path:
     """The demo's own base, made if the cache lacks it."""
     import torch  # heavy, and not needed with a model from elsewhere
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    # Threads of one step wait for each other: one that shares its core makes it ten times as long (measured).
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - round(os.getloadavg()[0])))
     began = time.monotonic()
 
     def progress(stage: str, done: int, total: int, metrics: object) -> None:
@@ -150,21 +149,6 @@ def _keep_serving(place: Workplace, server: Child, screen: Screen) -> None:
         while True:
             server.check()
             time.sleep(1.0)
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Within the block being terminated or hung up on is like Ctrl-C: everything unwinds, and all children end."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

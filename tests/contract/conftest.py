@@ -13,7 +13,7 @@ from tests.fixtures_kafka import kafka_broker
 
 __all__ = ["kafka_broker"]
 
-LOGS = ["memory", "sqlite", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.xdist_group("kafka")])]
+LOGS = ["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.kafka)]
 
 
 @pytest.fixture(params=LOGS)

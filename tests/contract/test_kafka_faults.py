@@ -16,7 +16,7 @@ from schemas.errors import Unavailable
 from schemas.topics import COMPLETIONS, POLICY, TOPICS
 from schemas.wire import LogRecord
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 JOURNAL = TopicPartition(POLICY.name, 0)
 
 

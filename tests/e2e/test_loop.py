@@ -27,7 +27,7 @@ from schemas.sealed import unseal
 from schemas.wire import decode_event
 from tests.e2e.running import RunningServer, attune
 
-pytestmark = [pytest.mark.engine, pytest.mark.kafka, pytest.mark.e2e, pytest.mark.xdist_group("server")]
+pytestmark = [pytest.mark.engine, pytest.mark.kafka, pytest.mark.e2e]
 
 CHATS = 96
 # A turn from little data, and no gate that a random model's noise could close; all gates still run and report.

@@ -14,7 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.e2e.running import RunningServer, attune
 
-pytestmark = [pytest.mark.engine, pytest.mark.e2e, pytest.mark.xdist_group("server")]
+pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 QUESTION = [{"role": "user", "content": "Where is my order?"}]
 
 
