@@ -34,6 +34,7 @@ from server.metrics import ServerMetrics, metrics_router
 from server.models import models_router
 from server.mount import install_request_path
 from server.recorder import Recorder
+from server.reports import ReplicaReports
 from server.request_path import DAY_MS, RequestPath
 from server.secrets import derive_secrets, load_secrets
 from server.settings import ServerSettings
@@ -125,8 +126,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         policies=section.policies,
         slots=settings.engine.max_loras,
         times=SwapTimes(retry_s=settings.swap.retry_seconds, report_s=settings.swap.report_seconds),
-        replica_id=section.replica_id,
-        report=report,
+        reports=ReplicaReports(section.replica_id, report),
     )
     follower = JournalFollower(journal, swapper.changed)
     metrics.watch(queue_bytes=lambda: appender.pending_bytes, reachable=lambda: follower.reachable)

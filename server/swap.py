@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exchange.journal import PolicyJournal
-from schemas.base import new_id, now_ms, version_name
+from schemas.base import now_ms, version_name
 from schemas.errors import AttuneError, NotFound, Unavailable
-from schemas.events import ReplicaReported
 from schemas.lifecycle import PolicyState
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
 from server.plan import Key, routes, wanted
+from server.reports import ReplicaReports
 from server.routing import RoutingTable
 from server.staging import AdapterStage, Staged
 
@@ -49,7 +49,7 @@ class Swapper:
 
     Args:
         slots: adapters that the engine holds at most.
-        report: takes what this replica serves, when it changed and now and then; must not block.
+        reports: is told what this replica serves, when it changed and now and then.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class Swapper:
         policies: Sequence[str],
         slots: int,
         times: SwapTimes,
-        replica_id: str,
-        report: Callable[[ReplicaReported], None],
+        reports: ReplicaReports,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -72,8 +71,7 @@ class Swapper:
         self._policies = tuple(policies)
         self._slots = slots
         self._times = times
-        self._replica_id = replica_id
-        self._report = report
+        self._reports = reports
         self._ready: dict[Key, Staged] = {}
         self._draining: dict[Key, Staged] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -85,7 +83,6 @@ class Swapper:
         self._wake = asyncio.Event()
         self._published = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._reported: dict[str, ReplicaReported] = {}
 
     # What others ask
 
@@ -160,7 +157,7 @@ class Swapper:
             missing = next((key for key in plan if key not in self._ready and not self._blocked(key)), None)
             if missing is None:
                 for state in states:
-                    self._tell(state)
+                    self._reports.tell(state, self._tables[state.policy], self.refused(state.policy))
                 await self._rest()
             elif missing in self._draining:
                 self._ready[missing] = self._draining.pop(missing)  # nobody unloads what is not in _draining
@@ -182,7 +179,7 @@ class Swapper:
             async with asyncio.timeout(max(0.0, min([*dues, self._times.report_s]))):
                 await self._wake.wait()
         except TimeoutError:
-            self._reported.clear()
+            self._reports.forget()
 
     def _blocked(self, key: Key) -> bool:
         refusal = self._refused.get(key)
@@ -293,26 +290,3 @@ class Swapper:
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed; its slot stays taken: %s", task.get_name(), error)
-
-    # Reporting
-
-    def _tell(self, state: PolicyState) -> None:
-        """Report what is served, unless nothing changed since the last report."""
-        table, before = self._tables[state.policy], self._reported.get(state.policy)
-        report = ReplicaReported(
-            id=new_id("rep") if before is None else before.id,
-            at=now_ms() if before is None else before.at,
-            policy=state.policy,
-            tenant="operator",
-            replica_id=f"{self._replica_id}/{state.policy}",
-            generation=state.generation,
-            stable=table.stable,
-            canary=table.canary,
-            loaded=dict(table.loaded),
-            refused=self.refused(state.policy),
-        )
-        if report == before:
-            return
-        report = report.model_copy(update={"id": new_id("rep"), "at": now_ms()})
-        self._reported[state.policy] = report
-        self._report(report)

@@ -46,11 +46,12 @@ class VersionView:
 
 @dataclass(frozen=True)
 class PolicyView:
-    """A policy as the server shows it."""
+    """A policy as the server shows it. `serving` names the versions that can be asked for now."""
 
     stable: str
     canary: str | None
     versions: tuple[VersionView, ...]
+    serving: tuple[str, ...]
 
     def version(self, name: str) -> VersionView:
         """The version of that name, which must exist."""
@@ -68,7 +69,7 @@ class PolicyView:
             )
             for version in body["versions"]
         )
-        return cls(stable=body["stable"], canary=body["canary"], versions=versions)
+        return cls(stable=body["stable"], canary=body["canary"], versions=versions, serving=tuple(body["serving"]))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Made-up users at work: they chat over HTTP with the openai SDK, read, and press thumbs or choose between answers.
 
 An ordinary client of the public API; it knows the server by its URL alone. Load is continuous: a fixed number of
-people sit at the keyboard at any moment, which makes the traffic of a swap that of any other second. There are few
-enough of them that answering leaves a core to the trainer: on two cores, users who never pause slow learning fourfold.
+people sit at the keyboard at any moment, which makes the traffic of a swap that of any other second. They
+pause, because on two cores whatever answering takes is lost to the trainer.
 """
 
 import asyncio

@@ -92,7 +92,7 @@ def test_the_live_table_shows_versions_and_what_users_did() -> None:
         {"version": "support@v0", "stage": "retired", "kl_nats_per_sequence": 0.0},
         {"version": "support@v1", "stage": "stable", "kl_nats_per_sequence": 1.25},
     ]
-    policy = PolicyView.parse({"stable": "support@v1", "canary": None, "versions": versions})
+    policy = PolicyView.parse({"stable": "support@v1", "canary": None, "versions": versions, "serving": []})
     out = io.StringIO()
     console = Console(file=out, width=120)
     screen = Screen(console, ledger=ledger, policy=policy, kl_budget=10.0)
@@ -107,7 +107,7 @@ def test_the_live_table_shows_versions_and_what_users_did() -> None:
 def test_a_turn_is_over_once_its_version_is_promoted_or_will_not_be() -> None:
     def view(stage: str, number: int = 1) -> bool:
         body = {"version": f"support@v{number}", "stage": stage, "kl_nats_per_sequence": 0.1}
-        policy = PolicyView.parse({"stable": "support@v0", "canary": None, "versions": [body]})
+        policy = PolicyView.parse({"stable": "support@v0", "canary": None, "versions": [body], "serving": []})
         return policy.versions[0].decided
 
     assert [stage for stage in ("reserved", "candidate", "canary") if view(stage)] == []

@@ -67,7 +67,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 async def server(log: EventLog, registry: Registry, tmp_path: Path) -> AsyncIterator[Server]:
-    settings = settings_for(tmp_path, swap={"admin_wait_seconds": 2.0}, health={"idle_seconds": 0.2})
+    settings = settings_for(tmp_path, swap={"admin_wait_seconds": 10.0})
     engine = InMemoryEngine(base_names=("support@v0", "sales@v0"), seconds_per_step=0.002)
     keys = KeyFile(settings.server.api_keys)
     parts = Parts(
@@ -98,12 +98,12 @@ async def test_promote_and_roll_back_answer_once_traffic_follows(server: Server,
         state = answer.json()
         assert state["stable"] == state["routed"]["stable"] == version
         assert state["in_effect"] is True
-        assert 0 < state["seconds"] < 1
+        assert 0 < state["seconds"] < 5
     assert {"support@v0", "support@v1", "support@v2"} == set(state["serving"])
     answer = await server.post(f"{POLICIES}/support/rollback", {"reason": "rude"})
     state = answer.json()
     assert (answer.status_code, state["stable"], state["routed"]["stable"]) == (200, "support@v1", "support@v1")
-    assert state["seconds"] < 0.5
+    assert state["seconds"] < 5
     stages = {version["version"]: (version["stage"], version["reason"]) for version in state["versions"]}
     assert stages["support@v2"] == ("rolled_back", "rude")
     assert stages["support@v1"] == ("stable", "rolled back from support@v2")
@@ -244,25 +244,27 @@ async def test_readiness_waits_for_the_stable_version(
 async def test_an_idle_engine_is_probed_and_a_stuck_one_is_unready(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (await server.http.get("/readyz")).status_code == 200
-    calls, gate = [], asyncio.Event()
+    calls, gate, ages = [], asyncio.Event(), [0.0]
 
     async def probe(name: str) -> str:
         calls.append(name)
         await gate.wait()
-        return await InMemoryEngine.probe(server.engine, name)
+        ages[0] = 0.0
+        return "hello"
 
     monkeypatch.setattr(server.engine, "probe", probe)
-    monkeypatch.setattr(server.application.health, "_probe_timeout_s", 0.1)
-    await asyncio.sleep(0.25)
+    monkeypatch.setattr(server.engine, "progress_age_s", lambda: ages[0])
+    assert (await server.http.get("/readyz")).status_code == 200
+    assert calls == []  # tokens flow: nothing to ask
+    ages[0] = 11.0
     assert [(await server.http.get("/readyz")).status_code for _ in range(5)] == [200] * 5
     await asyncio.sleep(0)
     assert calls == ["support@v0"]  # one probe, however many checks
-    await asyncio.sleep(0.15)
+    monkeypatch.setattr(server.application.health, "_probe_timeout_s", 0.0)
     answer = await server.http.get("/readyz")
-    assert (answer.status_code, answer.json()["status"][:27]) == (503, "the engine made no token in")
+    assert (answer.status_code, answer.json()["status"]) == (503, "the engine made no token in 11 s")
     gate.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: ages[0] == 0.0)
     assert (await server.http.get("/readyz")).status_code == 200
     server.engine.errored = True
     assert (await server.http.get("/readyz")).status_code == 503

@@ -32,6 +32,7 @@ from server.control import JournalFollower
 from server.engine.memory import InMemoryEngine
 from server.engine.memory_chat import canned_logprob
 from server.metrics import ServerMetrics
+from server.reports import ReplicaReports
 from server.staging import AdapterStage, Limits
 from server.swap import Swapper, SwapTimes
 
@@ -147,8 +148,7 @@ async def replica(
         policies=(POLICY,),
         slots=slots,
         times=SwapTimes(retry_s=0.1, report_s=30.0),
-        replica_id=name,
-        report=reports.append,
+        reports=ReplicaReports(name, reports.append),
     )
     follower = JournalFollower(journal, swapper.changed)
     await follower.start()
