@@ -24,7 +24,7 @@ from deploy.demo.workplace import MAX_ANSWER_TOKENS, POLICY, Workplace
 
 LOOP_LIMIT_S = 900.0  # a busy machine still gets its turns
 LOOK_EVERY_S = 0.05
-QUESTIONS = 300
+QUESTIONS = 400
 QUESTION_SEED = 31_337  # the gold questions' own seed: no run draws users or demonstrations from it, no tuning looks
 EXAMPLES = 5
 BASE = f"{POLICY}@v0"
