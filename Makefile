@@ -9,6 +9,9 @@ EXTRA ?= cpu# cpu or gpu: which build of vLLM
 PYTHON := .venv/bin/python
 STAMP := .venv/.attune-$(EXTRA)
 TEST_WORKERS ?= 2
+# Tests of real engines and brokers run after the others, in one process: two engines starting at once on two cores
+# time out. With ARGS="-k name" one of the two runs may find no test (pytest's exit code 5).
+NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)
 
 # Two cores are the reference machine: more threads per process than that make them crawl.
 export OMP_NUM_THREADS ?= 1
@@ -43,7 +46,8 @@ demo: $(STAMP) ## The whole loop, from nothing, on this machine (ARGS="--log kaf
 .PHONY: test
 test: $(STAMP) ## All tests, with real vLLM and a real Kafka broker (ARGS="-k name")
 	@$(PYTHON) -m deploy.needs java maven
-	@$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+	@$(PYTHON) -m pytest -n $(TEST_WORKERS) -m "not engine and not kafka" --cov --cov-report= $(ARGS) $(NONE_IS_FINE)
+	@$(PYTHON) -m pytest -m "engine or kafka" --cov --cov-append --cov-report=term:skip-covered $(ARGS) $(NONE_IS_FINE)
 
 .PHONY: check
 check: $(STAMP) ## Format, lint, types, import rules, generated docs

@@ -14,14 +14,6 @@ GENERATION_DEFAULTS = {"top_p": 0.9, "top_k": 50}
 """What the shared tiny model's generation_config.json adds to every request that does not say otherwise."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of real engines and brokers go to one worker, so that each is started once."""
-    for item in items:
-        if item.get_closest_marker("engine") or item.get_closest_marker("kafka"):
-            item.add_marker(pytest.mark.xdist_group("real"))
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama whose generation_config.json has sampling defaults, as many real models do."""
