@@ -215,9 +215,12 @@ def test_blinded_votes_promote_it(story: Story) -> None:
 
 
 def _versions_shown(story: Story, comparison_id: str) -> list[int]:
-    for event in story.events("attune.feedback"):
-        if isinstance(event, AnswerDisplayed) and event.comparison_id == comparison_id:
-            return [candidate.version for candidate in event.candidates]
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for event in story.events("attune.feedback"):
+            if isinstance(event, AnswerDisplayed) and event.comparison_id == comparison_id:
+                return [candidate.version for candidate in event.candidates]
+        time.sleep(0.1)
     raise AssertionError(f"{comparison_id} was not recorded as displayed")
 
 
