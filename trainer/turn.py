@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
 from exchange.registry import Registry
 from schemas.base import version_name
@@ -27,7 +28,7 @@ from trainer.models.base import SharedBase
 from trainer.models.files import read_adapter
 from trainer.progress import Reporter
 from trainer.release.code_version import code_version
-from trainer.release.publish import Candidate, ParentMoved, Publisher, digest_files
+from trainer.release.publish import Candidate, ParentMoved, Publisher
 from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import LastTurn, StateDir, TurnState
@@ -190,7 +191,7 @@ class Turns:
 
     def _publish(self, turn: TurnState, workshop: Workshop, learned: Learned, judgement: Judgement) -> TurnOutcome:
         folder = workshop.reward_folder
-        reward_digest = self.registry.publish_artifact("reward-models", folder, digest_files(folder))
+        reward_digest = self.registry.publish_artifact("reward-models", folder, describe_folder(folder))
         if turn.reserved is None:
             turn = turn.model_copy(update={"reserved": self.publisher.reserve(turn.parent)})
             self.state.save_turn(turn)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from schemas.base import now_ms
 from server.context import RequestContext
 from server.engine.port import Sink
 from server.engine.record import EffectiveSampling, EngineChoice, EngineRecord, FinishReason
@@ -45,7 +46,7 @@ class Recording:
         self._logprobs_mode = logprobs_mode
         self._adapter = adapter
         self._choices = [_Choice() for _ in range(sampling.n)]
-        self._started_ms = time.time_ns() // 1_000_000
+        self._started_ms = now_ms()
         self._started = time.monotonic()
         self._first_token_s: float | None = None
         self._cached_prompt_tokens: int | None = None
@@ -110,7 +111,7 @@ class Recording:
                 logprobs_mode=self._logprobs_mode,
                 adapter=self._adapter,
                 started_ms=self._started_ms,
-                finished_ms=time.time_ns() // 1_000_000,
+                finished_ms=now_ms(),
                 duration_s=time.monotonic() - self._started,
                 first_token_s=self._first_token_s,
                 cached_prompt_tokens=self._cached_prompt_tokens,

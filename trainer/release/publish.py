@@ -8,7 +8,6 @@ Knows journal, registry and lease; knows nothing of learning.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
 from exchange.registry import Registry
 from schemas.base import Record, Sha256, VersionNumber, new_id, now_ms, version_name
@@ -86,17 +86,6 @@ class Published:
     """Digest of the gate report in the registry."""
 
 
-def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """Name and digest of every file under `folder`."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = FileDigest(sha256=sha256, size=path.stat().st_size)
-    return found
-
-
 @dataclass(frozen=True)
 class Publisher:
     """Writes versions of one policy under one lease."""
@@ -132,7 +121,7 @@ class Publisher:
             LeaseLost: another trainer makes versions now; nothing was announced.
             ParentMoved: the parent is no longer stable; nothing was announced.
         """
-        files = digest_files(candidate.folder)
+        files = describe_folder(candidate.folder)
         report = self._publish_report(version, candidate, files_digest(files), work)
         if not candidate.gates.passed:
             reason = f"gates: {failures_in_words(candidate.gates)}"
@@ -158,7 +147,7 @@ class Publisher:
             metrics=dict(candidate.metrics),
         )
         write_whole(folder / "report.json", canonical_json(report))
-        return self.registry.publish_artifact("reports", folder, digest_files(folder))
+        return self.registry.publish_artifact("reports", folder, describe_folder(folder))
 
     def _announce(self, manifest: AdapterManifest) -> None:
         def attempt(epoch: int, state: PolicyState) -> None:
