@@ -66,12 +66,12 @@ class Style(StrEnum):
 
 # Mostly mediocre on purpose: feedback can only improve what is not yet good.
 STYLE_SHARES: Mapping[Style, float] = {
-    Style.EXCELLENT: 0.12,
-    Style.PLAIN: 0.14,
-    Style.RAMBLING: 0.20,
+    Style.EXCELLENT: 0.14,
+    Style.PLAIN: 0.18,
+    Style.RAMBLING: 0.22,
     Style.RUDE: 0.22,
-    Style.WRONG: 0.20,
-    Style.LEAKING: 0.12,
+    Style.WRONG: 0.08,
+    Style.LEAKING: 0.16,
 }
 
 OTHER_FACTS_SHARE = 0.3  # of the wrong answers; the rest are right for another case

@@ -86,7 +86,7 @@ def _tiny_base(screen: Screen) -> Path:
         if done * 5 // total > (done - 1) * 5 // total:  # for those who see no live display
             screen.say(screen.working_on)
 
-    screen.say("base: 2.9 M parameters, from nothing, by the SFT stage on demonstrations of mixed quality")
+    screen.say("base: 1.7 M parameters, from nothing, by the SFT stage on demonstrations of mixed quality")
     with screen.live():
         model = make_base(HOME.absolute() / "bases", BaseOptions(), progress)
     screen.working_on = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from trainer.data import PreferencePair, ThumbedAnswer
 from trainer.learn.config import RewardConfig
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
+from trainer.models.base import Pooling
 
 CONFIG = RewardConfig(learning_rate=3e-3, head_learning_rate=1e-2, batch_sets=16)
 
@@ -50,7 +52,7 @@ def _thumbs(count: int, seed: int) -> list[ThumbedAnswer]:
 def test_it_ranks_held_out_pairs_and_its_scores_are_standard(model_dir: Path, tmp_path: Path) -> None:
     base = tiny_base(model_dir)
     reference = [(p, (FRIENDLY[0] if n % 2 else GRUFF[0], *p, 12)) for n, p in enumerate(prompts(60, seed=9))]
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     model = train_reward_model(
         base,
         _pairs(160, 1, ties=0.2),
@@ -58,9 +60,11 @@ def test_it_ranks_held_out_pairs_and_its_scores_are_standard(model_dir: Path, tm
         CONFIG,
         0,
         reference=reference,
-        progress=lambda stage, done, total, metrics: steps.append((done, total)),
+        progress=lambda stage, done, total, metrics: steps.append((stage, done, total)),
     )
-    assert steps == [(n, 18) for n in range(1, 19)]
+    assert [step for step in steps if step[0] == "reward_model"] == [("reward_model", n, 18) for n in range(1, 19)]
+    probed = [(done, total) for stage, done, total in steps if stage == "reward_probe"]
+    assert probed[-1][0] == probed[-1][1] <= 2 * 160 + 120  # each distinct answer once
     figures = model.evaluate(_pairs(80, 3, ties=0.2), _thumbs(80, 4))
     assert figures["accuracy_pairs"] > 0.95
     assert figures["accuracy_pairs_comparison"] > 0.9
@@ -115,10 +119,27 @@ def test_a_ranking_weighs_as_much_as_a_lone_pair(model_dir: Path) -> None:
     ranking = [PreferencePair(prompt, x, y, False, 1 / 3, "u", "ranking", "r1") for x, y in ((a, b), (a, c), (b, c))]
     losses: list[float] = []
     still = CONFIG.model_copy(update={"centring_coefficient": 0.0})
-    train_reward_model(
-        base, ranking, [], still, 0, progress=lambda stage, done, total, metrics: losses.append(metrics["loss"])
-    )
-    assert losses == [pytest.approx(0.6931, abs=1e-3)]  # a fresh head calls every pair even: log 2
+    nothing_learnt = still.model_copy(update={"probe_penalties": (1e9,)})
+
+    def note(stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if stage == "reward_model":
+            losses.append(metrics["loss"])
+
+    train_reward_model(base, ranking, [], nothing_learnt, 0, progress=note)
+    assert losses == [pytest.approx(0.6931, abs=1e-3)]  # a head of zeros calls every pair even: log 2
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_the_probe_alone_ranks_what_the_base_can_tell_apart(model_dir: Path, pooling: Pooling) -> None:
+    base = tiny_base(model_dir)
+    config = RewardConfig(epochs=0, pooling=pooling)
+    model = train_reward_model(base, _pairs(160, 1, ties=0.2), _thumbs(120, 2), config, 0)
+    figures = model.evaluate(_pairs(80, 3, ties=0.2), _thumbs(80, 4))
+    assert figures["accuracy_pairs"] > 0.9
+    assert model.cohorts["harsh"].bias < model.cohorts["kind"].bias
+    adapter = [weights for name, weights in base.snapshot("reward").items() if ".lora_B." in name]
+    assert adapter
+    assert not any(bool(weights.any()) for weights in adapter)
 
 
 def test_nothing_to_learn_from_is_refused(model_dir: Path) -> None:

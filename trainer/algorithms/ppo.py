@@ -114,7 +114,8 @@ def update_metrics(
     Returns:
         approx_kl_k1/k3 from behaviour to the policy (nats per token and per sequence); clip fractions (share of kept
         tokens whose gradient the clip cut, above and below); raw ratio mean, p99, max; mask_fraction (share of tokens
-        left out); effective_sample_size of the raw token ratios and of whole answers (share); mean_abs_log_ratio
+        left out); effective_sample_size of the token ratios as the objective uses them (what is left out weighs 0), of
+        the raw ones, and of whole answers (share of all); mean_abs_log_ratio
         (nats per token); k3_per_token by behaviour version.
     """
     keep = keep_mask(log_p, behaviour, mask, limits)
@@ -138,7 +139,8 @@ def update_metrics(
         "ratio_p99": torch.quantile(ratios, 0.99) if ratios.numel() <= 2**24 else ratios.max(),
         "ratio_max": ratios.max(),
         "mask_fraction": 1 - keep.sum() / mask.sum(),
-        "effective_sample_size": effective_sample_size(ratios),
+        "effective_sample_size": effective_sample_size(torch.where(keep, ratio, 0.0)[mask].double()),
+        "effective_sample_size_raw": effective_sample_size(ratios),
         "effective_sample_size_sequences": effective_sample_size(log_ratio.double().sum(1).exp()),
     }
     for version in sorted(set(versions.tolist())):

@@ -66,7 +66,21 @@ class SftConfig(_Settings):
 class RewardConfig(_Settings):
     """Training of the reward model."""
 
-    epochs: int = Field(1, ge=1, description="passes over the labels (InstructGPT section 3.5: one, more overfits)")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="what the head reads: the state of the answer's last token (InstructGPT), or the mean over "
+        "its tokens, which a tiny base needs: it keeps little of the whole in its last state (measured)"
+    )  # fmt: skip
+    probe_penalties: tuple[float, ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1),
+        min_length=1,
+        description="ridge penalties tried for the linear probe that a fresh model starts from (ours)",
+    )
+    epochs: int = Field(
+        1,
+        ge=0,
+        description="passes over the labels that train the adapter, after the probe (InstructGPT section 3.5: one, more "
+        "overfits); 0 leaves it at the probe",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="AdamW on the adapter (TRL reward modelling with LoRA)")
     head_learning_rate: float = Field(1e-3, gt=0, description="AdamW on head, cohorts and tie threshold (ours)")
     warmup_fraction: float = Field(

@@ -3,8 +3,8 @@
 Loss over the data = mean Rao-Kupper loss of pairs + 0.5 x mean BCE of thumbs + 0.01 x mean score^2, means by weight.
 Knows tokens and verdicts. Knows nothing of where they came from; splits are the caller's.
 
-Departure from InstructGPT: a batch's loss is its share of the dataset's loss, so a batch that happens to hold one thumb
-does not give that thumb the weight of all.
+Departures from InstructGPT: a batch's loss is its share of the dataset's loss, so a batch that happens to hold one thumb
+does not give that thumb the weight of all; and a fresh model starts from a linear probe of the base (`learn.probe`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from trainer.algorithms.preference import pair_losses, thumb_losses
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
 from trainer.learn.config import RewardConfig
 from trainer.learn.optimise import clipped_step, schedule, set_rates
+from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
 from trainer.learn.progress import Progress, silent
 from trainer.learn.reward_model import Cohort, RewardModel, standardise
 from trainer.models.base import SharedBase
-from trainer.models.batching import pad_batch
+from trainer.models.batching import micro_batches, pad_batch
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class _Unit:
     pairs: tuple[tuple[int, int, bool, float], ...]
     """(chosen, rejected, tie, weight), indices into `answers`."""
     thumb: ThumbedAnswer | None
+    group: str
+    """Pseudonym of who spoke."""
 
     @property
     def longest(self) -> int:
@@ -94,6 +97,8 @@ def train_reward_model(
     cohorts = {name: known.get(name, Cohort(1.0, 0.0)) for name in {item.cohort for item in thumbs} | set(known)}
     extras = _Extras(cohorts, eta).to(base.device)
     has_ties = any(pair.tie for pair in pairs)
+    if start_from is None:
+        _start_from_probe(base, role, units, extras, config, progress)
     _fit(base, role, units, extras, has_ties, config, seed, progress)
     if not reference:
         reference = [answer for unit in units for answer in unit.answers]
@@ -105,6 +110,7 @@ def train_reward_model(
         clip=config.score_clip,
         tie_threshold=float(extras.log_eta.detach().exp()) if has_ties else 0.0,
         cohorts=extras.cohorts(),
+        pooling=config.pooling,
         token_budget=config.micro_batch_tokens,
     )
     return standardise(model, reference)
@@ -122,9 +128,62 @@ def _units(pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer]) -> 
             chosen = places.setdefault((pair.prompt_ids, pair.chosen_ids), len(places))
             rejected = places.setdefault((pair.prompt_ids, pair.rejected_ids), len(places))
             entries.append((chosen, rejected, pair.tie, pair.weight))
-        units.append(_Unit(tuple(places), tuple(entries), None))
-    units += [_Unit(((item.prompt_ids, item.answer_ids),), (), item) for item in thumbs]
+        units.append(_Unit(tuple(places), tuple(entries), None, members[0].group))
+    units += [_Unit(((item.prompt_ids, item.answer_ids),), (), item, item.group) for item in thumbs]
     return units
+
+
+def _start_from_probe(
+    base: SharedBase,
+    role: str,
+    units: Sequence[_Unit],
+    extras: _Extras,
+    config: RewardConfig,
+    progress: Progress,
+) -> None:
+    """Set head, cohorts and tie threshold to those of a linear probe; the fresh adapter changes nothing yet."""
+    answers = list(dict.fromkeys(answer for unit in units for answer in unit.answers))
+    place = {answer: row for row, answer in enumerate(answers)}
+    states: Tensor | None = None
+    done = 0
+    with base.role(None), torch.no_grad():
+        for batch in micro_batches(answers, range(len(answers)), config.micro_batch_tokens, base.device):
+            found = base.pooled(batch, config.pooling).cpu()
+            states = torch.zeros(len(answers), found.shape[1]) if states is None else states
+            states[list(batch.rows)] = found
+            done += len(batch.rows)
+            progress("reward_probe", done, len(answers), {})
+    assert states is not None  # noqa: S101 there are units, so there are answers
+    pairs = [(unit, entry) for unit in units for entry in unit.pairs]
+    thumbs = [unit.thumb for unit in units if unit.thumb is not None]
+    data = ProbeData(
+        states=states,
+        chosen=torch.tensor([place[unit.answers[first]] for unit, (first, *_) in pairs], dtype=torch.int64),
+        rejected=torch.tensor([place[unit.answers[other]] for unit, (_, other, *_) in pairs], dtype=torch.int64),
+        ties=torch.tensor([tie for _, (_, _, tie, _) in pairs], dtype=torch.bool),
+        pair_weights=torch.tensor([weight for *_, (*_, weight) in pairs], dtype=torch.float32),
+        pair_voters=torch.tensor([voter_number(unit.group) for unit, _ in pairs], dtype=torch.int64),
+        thumbed=torch.tensor([place[item.prompt_ids, item.answer_ids] for item in thumbs], dtype=torch.int64),
+        liked=torch.tensor([item.liked for item in thumbs], dtype=torch.bool),
+        thumb_weights=torch.tensor([item.weight for item in thumbs], dtype=torch.float32),
+        thumb_voters=torch.tensor([voter_number(item.group) for item in thumbs], dtype=torch.int64),
+        cohorts=torch.tensor([extras.names.index(item.cohort) for item in thumbs], dtype=torch.int64),
+    )
+    probe = fit_probe(
+        data,
+        ProbeWeights(thumbs=config.thumbs_coefficient, centring=config.centring_coefficient),
+        config.probe_penalties,
+        cohorts=len(extras.names),
+        eta=config.initial_tie_threshold,
+    )
+    log.info("reward model: probe of %d answers, penalty %g", len(answers), probe.penalty)
+    weights = base.snapshot(role)
+    weights["head.weight"], weights["head.bias"] = probe.weight[None], torch.tensor([probe.bias])
+    base.restore(role, weights)
+    with torch.no_grad():
+        extras.log_scale.copy_(probe.scales.log())
+        extras.bias.copy_(probe.biases)
+        extras.log_eta.fill_(probe.log_eta)
 
 
 def _fit(
@@ -196,7 +255,7 @@ def _accumulate(
         answers = [answer for unit in group for answer in unit.answers]
         with base.role(role):
             batch = pad_batch(answers, range(len(answers)), base.device)
-            scores = base.scalar(role, batch)
+            scores = base.scalar(role, batch, config.pooling)
         loss = scale.centring * (scores**2).sum()
         chosen, rejected, ties, weights = _pair_index(group, base.device)
         if chosen.numel():

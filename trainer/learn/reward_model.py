@@ -16,11 +16,11 @@ from schemas.errors import InvalidInput
 from trainer.algorithms import preference
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
 from trainer.models.adapter import load_role, save_role
-from trainer.models.base import SharedBase
+from trainer.models.base import Pooling, SharedBase
 from trainer.models.batching import micro_batches
 from trainer.models.files import read_json, whole_folder, write_json
 
-_FORMAT = 1
+_FORMAT = 2
 _FILE = "reward.json"
 
 
@@ -47,6 +47,8 @@ class RewardModel:
     tie_threshold: float
     """Rao-Kupper eta, in raw score units; 0 where no ties were seen."""
     cohorts: dict[str, Cohort]
+    pooling: Pooling
+    """Which state of an answer the head reads."""
     token_budget: int
     """Padded tokens per forward pass."""
 
@@ -55,7 +57,7 @@ class RewardModel:
         scores = torch.zeros(len(answers))
         with self.base.role(self.role), torch.no_grad():
             for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
-                scores[list(batch.rows)] = self.base.scalar(self.role, batch).cpu()
+                scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
@@ -135,6 +137,7 @@ class RewardModel:
                     "clip": self.clip,
                     "tie_threshold": self.tie_threshold,
                     "cohorts": cohorts,
+                    "pooling": self.pooling,
                     "token_budget": self.token_budget,
                 },
             )
@@ -161,6 +164,7 @@ class RewardModel:
             clip=stored["clip"],
             tie_threshold=stored["tie_threshold"],
             cohorts={name: Cohort(*numbers) for name, numbers in stored["cohorts"].items()},
+            pooling=stored["pooling"],
             token_budget=stored["token_budget"],
         )
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -25,6 +26,8 @@ from trainer.models.forward import pick_columns, span_logits
 
 POLICY = "policy"
 """The one role without a scalar head."""
+Pooling = Literal["last", "mean"]
+"""Which state stands for an answer: that of its last token, or the mean over its tokens."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -189,11 +192,18 @@ class SharedBase:
         states: Tensor = self._backbone(input_ids=batch.input_ids, use_cache=False)[0]
         return states.float()
 
-    def scalar(self, role: str, batch: TokenBatch) -> Tensor:
-        """The head's number at the last token of each row: [B]. `role` must be in play."""
+    def pooled(self, batch: TokenBatch, pooling: Pooling) -> Tensor:
+        """One state [B, H] for each answer, by the role in play."""
         states = self.hidden(batch)
-        rows = torch.arange(states.shape[0], device=states.device)
-        return self.project(role, states[rows, batch.last])
+        if pooling == "last":
+            return states[torch.arange(states.shape[0], device=states.device), batch.last]
+        # `positions` are those that predict answer tokens; each token's own state is one further.
+        own = states.gather(1, (batch.positions + 1)[..., None].expand(-1, -1, states.shape[2]))
+        return torch.where(batch.mask[..., None], own, 0.0).sum(1) / batch.mask.sum(1, keepdim=True)
+
+    def scalar(self, role: str, batch: TokenBatch, pooling: Pooling = "last") -> Tensor:
+        """The head's number for each answer: [B]. `role` must be in play."""
+        return self.project(role, self.pooled(batch, pooling))
 
     def scalars(self, role: str, batch: TokenBatch) -> Tensor:
         """The head's number at the state that predicts each answer token: [B, A]. `role` must be in play."""

@@ -114,6 +114,17 @@ def test_metrics_by_hand() -> None:
     assert found["effective_sample_size_sequences"] == pytest.approx(1.75**2 / (2 * (0.75**2 + 1)))
 
 
+def test_one_wild_token_that_is_left_out_does_not_pass_for_a_drifted_batch() -> None:
+    behaviour = torch.full((4, 8), -2.0)
+    step = torch.zeros(4, 8)
+    step[0, 0] = 8.0  # a ratio of 2981
+    mask = torch.ones(4, 8, dtype=torch.bool)
+    limits = ppo.Limits(sequence_k3=math.inf)
+    found = ppo.update_metrics(behaviour + step, behaviour, torch.ones(4, 8), mask, torch.zeros(4), limits)
+    assert found["effective_sample_size_raw"] < 0.04
+    assert found["effective_sample_size"] == pytest.approx(31 / 32)
+
+
 def test_effective_sample_size_of_equal_and_of_one_heavy_weight() -> None:
     assert ppo.effective_sample_size(torch.ones(8)).item() == pytest.approx(1.0)
     assert ppo.effective_sample_size(torch.tensor([1e6, 1.0, 1.0, 1.0])).item() == pytest.approx(0.25, abs=1e-4)

@@ -26,7 +26,7 @@ def test_made_once_and_then_taken_from_the_cache(tmp_path: Path) -> None:
     generation = json.loads((made / "generation_config.json").read_text())
     assert not {"top_p", "top_k", "temperature"} & generation.keys()
     config = json.loads((made / "config.json").read_text())
-    assert (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]) == (256, 4, 4)
+    assert (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]) == (192, 4, 3)
     tokenizer = AutoTokenizer.from_pretrained(made)
     question = held_out_questions(1, seed=1)[0]
     prompt = tokenizer.apply_chat_template(question.messages(), add_generation_prompt=True, tokenize=False)
@@ -45,7 +45,8 @@ def test_the_digest_depends_on_every_option() -> None:
             replace(SMALL, demonstrations=61),
             replace(SMALL, epochs=2.0),
             replace(SMALL, learning_rate=1e-3),
+            replace(SMALL, autocast="bfloat16" if SMALL.autocast == "off" else "off"),
         )
     }
-    assert len(digests) == 5
+    assert len(digests) == 6
     assert base_digest(SMALL) == base_digest(replace(SMALL))

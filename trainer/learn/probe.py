@@ -1,0 +1,180 @@
+"""The reward model's start: a linear head on the frozen base's states, fitted to convergence before any adapter moves.
+
+Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): a head that starts at zero sends random gradients
+through the adapter until it has found its direction, and with few labels an epoch is over by then. The loss is the one
+that fine-tuning goes on with, plus a ridge penalty chosen by cross-validation over voters.
+
+Knows pooled states and verdicts; knows no tokens and no model. All of it takes answers x H numbers of host memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.algorithms.preference import pair_losses, thumb_losses
+
+FOLDS = 3
+_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """What people said of N answers; P pairs and T thumbs by V voters."""
+
+    states: Tensor
+    """float [N, H]."""
+    chosen: Tensor
+    """int64 [P], rows of `states`."""
+    rejected: Tensor
+    """int64 [P]."""
+    ties: Tensor
+    """bool [P]."""
+    pair_weights: Tensor
+    """float [P]."""
+    pair_voters: Tensor
+    """int64 [P], fold-stable number of who spoke."""
+    thumbed: Tensor
+    """int64 [T], rows of `states`."""
+    liked: Tensor
+    """bool [T]."""
+    thumb_weights: Tensor
+    """float [T]."""
+    thumb_voters: Tensor
+    """int64 [T]."""
+    cohorts: Tensor
+    """int64 [T], which scale and bias a thumb is read with."""
+
+
+@dataclass(frozen=True)
+class ProbeWeights:
+    """How much each part of the loss counts, as in `learn.reward`."""
+
+    thumbs: float
+    centring: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted head: score = states @ weight + bias, of mean 0 over the answers."""
+
+    weight: Tensor
+    """float32 [H]."""
+    bias: float
+    scales: Tensor
+    """float32 [C], by cohort: P(thumb up) = sigmoid(scale * score + cohort bias)."""
+    biases: Tensor
+    """float32 [C]."""
+    log_eta: float
+    """Log of the Rao-Kupper threshold; as given where there are no ties."""
+    penalty: float
+    """The ridge penalty that was chosen."""
+
+
+def voter_number(name: str) -> int:
+    """A voter's number, the same in every process; voters of equal number modulo `FOLDS` share a fold."""
+    return int.from_bytes(hashlib.sha256(f"probe {name}".encode()).digest()[:6], "big")
+
+
+def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float], *, cohorts: int, eta: float) -> Probe:
+    """The head that minimises the loss on all labels, at the penalty that predicted other voters' labels best.
+
+    Loss = weighted mean Rao-Kupper loss of pairs + thumbs x weighted mean BCE + centring x mean(score^2)
+    + penalty x |w|^2, with w on states standardised by feature. Convex but for the cohorts' scales; L-BFGS in float64.
+
+    Args:
+        penalties: candidates; of several with too few voters to compare them, the largest.
+        cohorts: C, number of scale and bias pairs.
+        eta: Rao-Kupper threshold to start from, > 0.
+    """
+    states = data.states.double()
+    mean, deviation = states.mean(0), states.std(0, unbiased=False).clamp(min=1e-6)
+    features = (states - mean) / deviation
+    chosen = max(penalties)
+    if len(penalties) > 1 and _enough_voters(data):
+        errors = [_validation_error(data, features, weights, penalty, cohorts, eta) for penalty in penalties]
+        chosen = penalties[min(range(len(penalties)), key=lambda place: (errors[place], -penalties[place]))]
+    w, extras = _minimise(data, features, weights, chosen, cohorts, eta, None)
+    slope = w / deviation
+    return Probe(
+        weight=slope.float(),
+        bias=float(-(mean @ slope)),
+        scales=extras[:cohorts].exp().float(),
+        biases=extras[cohorts : 2 * cohorts].float(),
+        log_eta=float(extras[-1]),
+        penalty=chosen,
+    )
+
+
+def _enough_voters(data: ProbeData) -> bool:
+    folds = torch.cat([data.pair_voters, data.thumb_voters]) % FOLDS
+    return len(folds.unique()) == FOLDS
+
+
+def _validation_error(
+    data: ProbeData, features: Tensor, weights: ProbeWeights, penalty: float, cohorts: int, eta: float
+) -> float:
+    """Loss on each fold of a head fitted on the others, summed; the penalty itself is no part of it."""
+    total = 0.0
+    for fold in range(FOLDS):
+        w, extras = _minimise(data, features, weights, penalty, cohorts, eta, fold)
+        inside = (data.pair_voters % FOLDS == fold, data.thumb_voters % FOLDS == fold)
+        total += float(_loss(data, features @ w, extras, weights, cohorts, inside))
+    return total
+
+
+def _minimise(
+    data: ProbeData,
+    features: Tensor,
+    weights: ProbeWeights,
+    penalty: float,
+    cohorts: int,
+    eta: float,
+    without: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Head [H] on standardised features, and log-scales, biases and log-eta [2C + 1], fitted without one fold."""
+    kept = (
+        torch.ones_like(data.ties) if without is None else data.pair_voters % FOLDS != without,
+        torch.ones_like(data.liked) if without is None else data.thumb_voters % FOLDS != without,
+    )
+    w = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(2 * cohorts + 1, dtype=torch.float64)
+    start[-1] = torch.tensor(eta, dtype=torch.float64).log()
+    extras = start.requires_grad_()
+    optimiser = torch.optim.LBFGS([w, extras], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = _loss(data, features @ w, extras, weights, cohorts, kept) + penalty * (w**2).sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimiser.step(closure)
+    return w.detach(), extras.detach()
+
+
+def _loss(
+    data: ProbeData,
+    scores: Tensor,
+    extras: Tensor,
+    weights: ProbeWeights,
+    cohorts: int,
+    kept: tuple[Tensor, Tensor],
+) -> Tensor:
+    pairs, thumbs = kept
+    loss = weights.centring * (scores**2).mean()
+    if bool(pairs.any()):
+        margin, ties = (scores[data.chosen] - scores[data.rejected])[pairs], data.ties[pairs]
+        eta = extras[-1].exp() if bool(ties.any()) else torch.zeros((), dtype=torch.float64)
+        share = data.pair_weights[pairs].double()
+        loss = loss + (share * pair_losses(margin, ties, eta)).sum() / share.sum()
+    if bool(thumbs.any()):
+        cohort, share = data.cohorts[thumbs], data.thumb_weights[thumbs].double()
+        scale, bias = extras[:cohorts].exp()[cohort], extras[cohorts : 2 * cohorts][cohort]
+        losses = thumb_losses(scores[data.thumbed][thumbs], data.liked[thumbs], scale, bias)
+        loss = loss + weights.thumbs * (share * losses).sum() / share.sum()
+    return loss
