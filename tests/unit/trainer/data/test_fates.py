@@ -169,9 +169,8 @@ def test_pairs_and_corrections_are_found_as_thumbs_are(town: Town) -> None:
     assert {town.fate(name).status for name in ("fb-pair", "fb-fix")} == {FateStatus.IN_SNAPSHOT}
 
 
-def test_a_damaged_snapshot_hides_no_other(town: Town, tmp_path: Path) -> None:
-    if isinstance(town.registry, MemoryRegistry):
-        pytest.skip("bytes on disk")
+def test_a_damaged_snapshot_hides_no_other(tmp_path: Path) -> None:
+    town = Town(tmp_path, FilesystemRegistry.at(f"file://{tmp_path}/registry"))
     make = town.make
     answer = make.completion(0)
     town.write(answer, make.thumb(answer, id="fb-1"), make.completion(60_000))
