@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 
 from deploy import chat as chat_command
+from deploy import feedback as feedback_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
+from deploy.doctor import command as doctor_command
 from schemas.errors import AttuneError
 
 app = typer.Typer(
@@ -23,7 +25,9 @@ app = typer.Typer(
 )
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
+app.add_typer(feedback_command.app, name="feedback")
 app.command(name="chat")(chat_command.chat)
+app.command(name="doctor")(doctor_command.doctor)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -57,6 +58,14 @@ class AttuneClient:
         """Take a version back: the stable one unless `version` names another."""
         body = {"version": version, "to": to, "reason": reason}
         return self.request("POST", f"/v1/admin/policies/{name}/rollback", {k: v for k, v in body.items() if v})
+
+    def explain(self, name: str, version: str) -> dict[str, Any]:
+        """Where a version (`v3`) came from."""
+        return self.request("GET", f"/v1/admin/policies/{name}/versions/{version}")
+
+    def fate(self, feedback_id: str) -> dict[str, Any]:
+        """What became of a word of feedback."""
+        return self.request("GET", f"/v1/feedback/{quote(feedback_id, safe='')}")
 
     def feedback(self, **body: Any) -> dict[str, Any]:
         """Send one piece of feedback; returns once it is durable."""

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.client import AttuneClient
+from deploy.explain import show as show_explanation
+from schemas.base import parse_version_name
 
-app = typer.Typer(help="Versions of a policy: list, show, promote, roll back.", no_args_is_help=True)
+app = typer.Typer(help="Versions of a policy: list, show, explain, promote, roll back.", no_args_is_help=True)
 Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="The server.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="ATTUNE_API_KEY", help="A key with the scope admin.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Kept in the journal for ever.")]
@@ -51,6 +53,18 @@ def show(
                 _when(line["at"]), line["entry"], version or "-", line["actor"], outcome, line.get("reason", "")
             )
         console.print(table)
+
+
+@app.command()
+def explain(
+    version: Annotated[str, typer.Argument(help="e.g. support@v3")],
+    recipe: Annotated[bool, typer.Option("--recipe", help="Every setting and figure of its training as well.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Where a version came from: feedback, gates, example answers, lineage."""
+    policy, number = parse_version_name(version)
+    show_explanation(_client(url, api_key).explain(policy, f"v{number}"), Console(), recipe=recipe)
 
 
 @app.command()

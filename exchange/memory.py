@@ -203,6 +203,18 @@ class MemoryRegistry:
             raise NotFound(f"snapshot {digest} is not in the registry")
         return manifest
 
+    def read_artifact_file(self, kind: str, digest: str, name: str) -> bytes:
+        check_place(kind=kind, digest=digest)
+        with self._lock:
+            _, stored = self._artifacts.get((kind, digest), ({}, {}))
+        if name not in stored:
+            raise NotFound(f"{name} of {kind}/{digest} is not in the registry")
+        return stored[name]
+
+    def snapshots(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(sorted(self._snapshots))
+
     def _publish_named(self, kind: str, folder: Path, manifest: Named, shelf: dict[Name, Named], name: Name) -> None:
         check_manifest(manifest)
         with self._lock:

@@ -56,6 +56,14 @@ class Registry(Protocol):
         """Store a snapshot's files and its manifest under the manifest's digest."""
         ...
 
+    def read_artifact_file(self, kind: str, digest: str, name: str) -> bytes:
+        """One file of a content-addressed folder, verified, without the others. Raises NotFound or IntegrityError."""
+        ...
+
     def snapshot(self, digest: str) -> SnapshotManifest:
         """The manifest of a snapshot. Raises NotFound."""
+        ...
+
+    def snapshots(self) -> tuple[str, ...]:
+        """The digests of all complete snapshots, of every policy, sorted."""
         ...

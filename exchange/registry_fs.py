@@ -11,6 +11,7 @@ store has no rename: the marker still comes last). A manifest is created, never 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import uuid
@@ -43,6 +44,7 @@ from schemas.base import version_name
 from schemas.errors import ConfigError, IntegrityError, NotFound
 from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, canonical_json, files_digest
 
+_SNAPSHOT_FILE = re.compile(r"([0-9a-f]{64})\.json")
 _VERSION_FILE = re.compile(r"v(0|[1-9][0-9]{0,8})\.json")
 
 
@@ -90,13 +92,20 @@ class FilesystemRegistry:
 
     def versions(self, policy: str) -> tuple[int, ...]:
         check_place(policy=policy)
-        folder = f"{self._root}/adapters/{policy}"
+        names = self._listed(f"{self._root}/adapters/{policy}")
+        return tuple(sorted(int(match[1]) for name in names if (match := _VERSION_FILE.fullmatch(name))))
+
+    def snapshots(self) -> tuple[str, ...]:
+        names = self._listed(f"{self._root}/snapshots")
+        return tuple(sorted(match[1] for name in names if (match := _SNAPSHOT_FILE.fullmatch(name))))
+
+    def _listed(self, folder: str) -> list[str]:
+        """The names in a folder; none where it does not exist."""
         with translated(self._what):
             try:
-                names = [entry.rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False)]
+                return [entry.rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False)]
             except FileNotFoundError:
-                return ()
-        return tuple(sorted(int(match[1]) for name in names if (match := _VERSION_FILE.fullmatch(name))))
+                return []
 
     def fetch_adapter(self, policy: str, version: int, cache: Path) -> Path:
         manifest = self.adapter(policy, version)
@@ -127,6 +136,23 @@ class FilesystemRegistry:
 
     def fetch_artifact(self, kind: str, digest: str, cache: Path) -> Path:
         check_place(kind=kind, digest=digest)
+        return self._fetch(kind, self._index(kind, digest), cache)
+
+    def read_artifact_file(self, kind: str, digest: str, name: str) -> bytes:
+        check_place(kind=kind, digest=digest)
+        expected = self._index(kind, digest).get(name)
+        sink = io.BytesIO()
+        with translated(self._what):
+            try:
+                if expected is None:
+                    raise FileNotFoundError(name)
+                with self._fs.open(f"{self._root}/artifacts/{kind}/{digest}/{name}", "rb") as source:
+                    copy_checked(source, sink, name, expected)
+            except FileNotFoundError as error:
+                raise NotFound(f"{name} of {kind}/{digest} is not in the registry") from error
+        return sink.getvalue()
+
+    def _index(self, kind: str, digest: str) -> Mapping[str, FileDigest]:
         data = self._read(f"{self._root}/artifacts/{kind}/{digest}.json", f"{kind}/{digest}")
         try:
             files = INDEX.validate_json(data)
@@ -134,7 +160,7 @@ class FilesystemRegistry:
             raise IntegrityError(f"the index of {kind}/{digest} cannot be read") from error
         if check_files(files) != digest:
             raise IntegrityError(f"the index of {kind}/{digest} is that of another artifact")
-        return self._fetch(kind, files, cache)
+        return files
 
     def publish_snapshot(self, folder: Path, manifest: SnapshotManifest) -> None:
         check_manifest(manifest)

@@ -57,6 +57,18 @@ class Probe(Record):
     logprobs: Float32Array = Field(description="nats per answer token, at temperature 1")
 
 
+class AnswerExample(Record):
+    """One curated question with the greedy answers of the parent and of the candidate: what a version changed.
+
+    Questions come from the suites, never from people.
+    """
+
+    name: Id = Field(description="of the case in its suite")
+    question: str = Field(description="the last message, cut where it is long")
+    before: str = Field(description="the parent's answer, cut where it is long")
+    after: str = Field(description="the candidate's")
+
+
 class AdapterManifest(Record):
     """The birth certificate of a policy version."""
 
@@ -80,6 +92,7 @@ class AdapterManifest(Record):
     metrics: dict[str, float] = Field(default_factory=dict, description="final training metrics by name")
     code_version: str
     seed: int
+    examples: tuple[AnswerExample, ...] = ()
 
 
 class OffsetRange(Record):
@@ -104,6 +117,11 @@ class SnapshotManifest(Record):
     counts_by_domain: dict[str, int] = Field(default_factory=dict)
     excluded: dict[str, int] = Field(description="reason -> how many")
     filters: dict[str, JsonValue]
+    words_by_source: dict[str, int] = Field(default_factory=dict, description="words of feedback by who speaks")
+    words_by_language: dict[str, int] = Field(default_factory=dict, description="by the language of their answers")
+    words_by_domain: dict[str, int] = Field(default_factory=dict, description="by the domain of their answers")
+    funnel: dict[str, int] = Field(default_factory=dict, description="stage -> how many, from answered to used")
+    reasons: dict[str, str] = Field(default_factory=dict, description="each reason in `excluded`, in plain words")
 
 
 def canonical_json(model: Record) -> bytes:

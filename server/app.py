@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from exchange.accepted import AcceptedWords
 from exchange.appender import Appender
+from exchange.fates import Fates
 from exchange.journal import PolicyJournal
 from exchange.keys import KeyStore
 from exchange.log import EventLog
@@ -28,7 +30,9 @@ from server.admin import Administration, admin_router
 from server.auth import KeyFile
 from server.control import JournalFollower
 from server.engine.port import Engine
+from server.explanations import explanations_router
 from server.fallbacks import install_fallbacks
+from server.fates import FateDesk, fates_router
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
 from server.models import models_router
@@ -71,6 +75,7 @@ class Application:
     recorder: Recorder
     appender: Appender
     metrics: ServerMetrics
+    accepted: AcceptedWords
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,6 +87,7 @@ class Application:
         async with AsyncExitStack() as ending:
             ending.callback(self.metrics.close)
             ending.callback(self.journal.close)
+            ending.callback(self.accepted.close)
             ending.push_async_callback(self._flush)
             ending.push_async_callback(self.swapper.close)
             ending.push_async_callback(self.follower.close)
@@ -163,12 +169,16 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         allowed_origins=settings.chat.allowed_origins,
     )
     administration = Administration(journal, swapper, section.policies, wait_s=settings.swap.admin_wait_seconds)
+    accepted = AcceptedWords(parts.log)
+    desk = FateDesk(parts.api_keys, secrets.keyring, accepted, Fates(parts.registry))
     app = FastAPI(title="Attune", docs_url=None, redoc_url=None, openapi_url=None)
     install_fallbacks(app)
     app.include_router(health_router(health, metrics))
     app.include_router(metrics_router(metrics, None if section.metrics_open else parts.api_keys))
     app.include_router(models_router(parts.api_keys, section.policies, int(time.time())))
     app.include_router(admin_router(administration, parts.api_keys))
+    app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
+    app.include_router(fates_router(desk))
     install_request_path(app, path)
     return Application(
         app=app,
@@ -179,6 +189,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         recorder=recorder,
         appender=appender,
         metrics=metrics,
+        accepted=accepted,
     )
 
 

@@ -18,21 +18,25 @@ from server.gateway import TOKEN_PATHS, Gateway
 from server.request_path import RequestPath
 
 BROWSER_PATHS = frozenset({"/v1/feedback", "/v1/displayed"})
-"""Paths that a browser may call with nothing but a handle."""
+"""Paths that a browser may call with nothing but a handle; and so may what lies under FATES."""
+FATES = "/v1/feedback/"
 CLIENT_CLOSED_REQUEST = 499
 
 
 class BrowserCors:
-    """CORS for `BROWSER_PATHS` alone: no other path may be called from a foreign page."""
+    """CORS for `BROWSER_PATHS` and `FATES` alone: no other path may be called from a foreign page."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         self._app = app
         self._cors = CORSMiddleware(
-            app, allow_origins=origins, allow_methods=["POST"], allow_headers=["content-type", "authorization"]
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type", "authorization", "attune-handle"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        browser = scope["type"] == "http" and scope["path"] in BROWSER_PATHS
+        browser = scope["type"] == "http" and (scope["path"] in BROWSER_PATHS or scope["path"].startswith(FATES))
         await (self._cors if browser else self._app)(scope, receive, send)
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
-from schemas.manifests import GateReport, Probe, canonical_json
+from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
@@ -33,7 +33,7 @@ from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
 from trainer.state import write_whole
 from trainer.suites.cases import Suites
-from trainer.suites.run import run_suite
+from trainer.suites.run import SuiteAnswers, answer_suite, changed_examples, judged
 
 _PROBES = 3
 _PROBE_TOKENS = 16
@@ -85,6 +85,7 @@ class Judgement(Record):
     accuracy: float | None
     metrics: dict[str, float]
     probes: tuple[Probe, ...]
+    examples: tuple[AnswerExample, ...] = ()
 
 
 class Workshop:
@@ -186,10 +187,10 @@ class Workshop:
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
-        parent, ability_parent, attacks_parent = self._look_at(before.parent, data, suites)
+        parent, said_before = self._look_at(before.parent, data, suites)
         self._progress("measure parent", 1, 1, {})
         self._progress("measure candidate", 0, 1, {})
-        candidate, ability, attacks = self._look_at(self.adapter, data, suites)
+        candidate, said = self._look_at(self.adapter, data, suites)
         self._progress("measure candidate", 1, 1, {})
         accuracy = figures.get("accuracy_pairs")
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
@@ -205,10 +206,10 @@ class Workshop:
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
-            ability=ability,
-            ability_parent=ability_parent,
-            attacks=attacks,
-            attacks_parent=attacks_parent,
+            ability=judged(suites.ability, said.ability),
+            ability_parent=judged(suites.ability, said_before.ability),
+            attacks=judged(suites.red_team, said.red_team),
+            attacks_parent=judged(suites.red_team, said_before.red_team),
         )
         judgement = Judgement(
             gates=judge(evidence, self._settings.gates),
@@ -216,6 +217,7 @@ class Workshop:
             accuracy=accuracy,
             metrics=_finite({**{f"reward_{name}": x for name, x in figures.items()}, **_figures(candidate, parent)}),
             probes=self._probes(suites),
+            examples=changed_examples(suites, said_before, said),
         )
         write_whole(kept, canonical_json(judgement))
         return judgement
@@ -229,7 +231,7 @@ class Workshop:
 
     def _look_at(
         self, adapter: Path | None, data: TrainingData, suites: Suites
-    ) -> tuple[PolicyMeasurement, dict[str, bool], dict[str, bool]]:
+    ) -> tuple[PolicyMeasurement, SuiteAnswers]:
         gates, role = self._settings.gates, None if adapter is None else POLICY
         if adapter is not None:
             load_role(self._base, POLICY, adapter)
@@ -242,8 +244,8 @@ class Workshop:
             token_budget=self._settings.ppo.micro_batch_tokens,
             seed=self._settings.seed,
         )
-        ability, attacks = (
-            run_suite(
+        ability, red_team = (
+            answer_suite(
                 self._base,
                 role,
                 self._tokenizer,
@@ -253,7 +255,7 @@ class Workshop:
             )
             for cases in (suites.ability, suites.red_team)
         )
-        return measurement, ability, attacks
+        return measurement, SuiteAnswers(ability, red_team)
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""

@@ -116,6 +116,7 @@ class Loop:
         settled = self.watch.settle()
         if not settled.free:
             self._say_once(settled.message)
+            self.turns.count()
             return settled.changed
         if settled.message:
             self.reporter.say(settled.message)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from schemas.errors import ConfigError
+from trainer.joining.exclusions import Reason
+from trainer.joining.funnel import Funnel
 
 
 class TrainerMetrics:
@@ -31,7 +33,27 @@ class TrainerMetrics:
         self.accuracy = Gauge(
             "attune_trainer_reward_accuracy", "Held-out accuracy of the last reward model", registry=self.registry
         )
+        self._funnel = Gauge(
+            "attune_trainer_funnel",
+            "Answers known, displayed, rated and joined; labels for the reward model; answers for PPO",
+            ["stage"],
+            registry=self.registry,
+        )
+        self._excluded = Gauge(
+            "attune_trainer_excluded",
+            "Feedback that is not learnt from, and answers that PPO may not use, by reason",
+            ["item", "reason"],
+            registry=self.registry,
+        )
         self.lease = Gauge("attune_trainer_lease_held", "1 while this trainer makes versions", registry=self.registry)
+
+    def funnel(self, counted: Funnel) -> None:
+        """How the labels and answers known now would be used. Every stage and every reason shows, at 0 too."""
+        for stage, count in counted.stages().items():
+            self._funnel.labels(stage=stage).set(count)
+        for item, excluded in (("feedback", counted.excluded_feedback), ("answer", counted.excluded_answers)):
+            for reason in Reason:
+                self._excluded.labels(item=item, reason=str(reason)).set(excluded.get(str(reason), 0))
 
     def step(self, stage: str, done: int, total: int) -> None:
         """A stage moved on."""

@@ -112,6 +112,17 @@ class StateDir:
         self.close()
 
 
+def read_beside(path: Path) -> tuple[str | None, LastTurn | None]:
+    """The holder's id and the last turn in a trainer's folder, without its lock: for those who only look.
+
+    Raises:
+        IntegrityError: a file there is damaged.
+    """
+    file = path / "holder"
+    holder = file.read_text(encoding="ascii", errors="replace").strip() if file.is_file() else None
+    return holder, _read(path / "last.json", LastTurn)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all."""
     work = path.with_name(f".{path.name}.writing")

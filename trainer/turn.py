@@ -95,6 +95,15 @@ class Turns:
             self.metrics.turns.labels(outcome=outcome.kind).inc()
         return outcome
 
+    def count(self) -> int:
+        """New usable labels since the last turn; the funnel shows in the metrics."""
+        stable = self.journal.state(self.settings.policy).stable
+        counted, last = self.corpus.funnel(stable), self.state.last()
+        new = max(0, counted.words - (last.labels if last else 0))
+        self.metrics.funnel(counted)
+        self.metrics.labels.set(new)
+        return new
+
     def _run(self) -> TurnOutcome:
         self.journal.refresh()
         state = self.journal.state(self.settings.policy)
@@ -106,13 +115,10 @@ class Turns:
         if turn is not None and turn.parent != stable:
             return self._drop(turn, f"{version_name(self.settings.policy, stable)} is stable now")
         if turn is None:
-            labels = self.corpus.labels(stable)
-            last = self.state.last()
-            new = labels - (last.labels if last else 0)
-            self.metrics.labels.set(max(0, new))
+            new = self.count()
             needed = self.settings.feedback.min_new_labels
             if new < needed:
-                return TurnOutcome("idle", f"{max(0, new)} new labels; a turn begins at {needed}")
+                return TurnOutcome("idle", f"{new} new labels; a turn begins at {needed}")
             turn = self._begin(stable)
         try:
             return self._learn(turn)
@@ -215,6 +221,7 @@ class Turns:
             metrics={**learned.metrics, **judgement.metrics},
             code_version=code_version(),
             seed=settings.seed,
+            examples=judgement.examples,
         )
         published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
         self._finish(turn, judgement.accuracy, reward_digest)

@@ -220,6 +220,32 @@ def test_a_snapshot_is_found_by_its_digest(registry: Registry, folder: Path, tmp
         registry.publish_snapshot(folder, manifest.model_copy(update={"watermark": 5}))
 
 
+def test_snapshots_are_listed_and_their_files_read_one_by_one(registry: Registry, folder: Path) -> None:
+    assert registry.snapshots() == ()
+    first = snapshot(folder)
+    registry.publish_snapshot(folder, first)
+    (folder / "more.json").write_text("{}")
+    second = snapshot(folder)
+    registry.publish_snapshot(folder, second)
+    assert registry.snapshots() == tuple(sorted([first.digest, second.digest]))
+    assert registry.read_artifact_file("snapshots", first.digest, "notes/card.md") == b"# what it is\n"
+    assert registry.read_artifact_file("snapshots", second.digest, "more.json") == b"{}"
+    for digest, name in ((first.digest, "more.json"), ("0" * 64, "more.json"), (first.digest, "../more.json")):
+        with pytest.raises(NotFound):
+            registry.read_artifact_file("snapshots", digest, name)
+    with pytest.raises(InvalidInput):
+        registry.read_artifact_file("../snapshots", first.digest, "more.json")
+
+
+def test_one_tampered_file_is_refused_where_it_is_read_alone(
+    store: FilesystemRegistry, folder: Path, tmp_path: Path
+) -> None:
+    digest = store.publish_artifact("reports", folder, describe_folder(folder))
+    (tmp_path / "registry/artifacts/reports" / digest / "adapter_config.json").write_text('{"r": 17}')
+    with pytest.raises(IntegrityError):
+        store.read_artifact_file("reports", digest, "adapter_config.json")
+
+
 def test_a_damaged_cache_heals(registry: Registry, folder: Path, tmp_path: Path) -> None:
     registry.publish_adapter(folder, adapter(folder))
     cache = tmp_path / "cache"

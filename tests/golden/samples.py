@@ -49,6 +49,7 @@ from schemas.journal import (
 )
 from schemas.manifests import (
     AdapterManifest,
+    AnswerExample,
     FileDigest,
     GateReport,
     GateResult,
@@ -217,6 +218,20 @@ SAMPLES: dict[str, Record] = {
         filters={"max_versions_behind": 4},
     ),
 }
+
+
+SAMPLES["explained_adapter_manifest"] = SAMPLES["adapter_manifest"].model_copy(
+    update={"examples": (AnswerExample(name="add", question="17 + 25?", before="I do not know.", after="42"),)}
+)
+SAMPLES["counted_snapshot_manifest"] = SAMPLES["snapshot_manifest"].model_copy(
+    update={
+        "words_by_source": {"user": 5},
+        "words_by_language": {"en": 5},
+        "words_by_domain": {"orders": 4, "unspecified": 1},
+        "funnel": {"answered": 40, "rated": 6, "reward_model": 5},
+        "reasons": {"late": "it came after the feedback window of its answer"},
+    }
+)
 
 
 def missing() -> list[str]:

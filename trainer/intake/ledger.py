@@ -11,7 +11,7 @@ import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -205,6 +205,32 @@ class Ledger:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def copy_facts(source: Path, target: Path) -> None:
+    """A copy of a ledger without its content, as the file `target`, beside a trainer that works on it.
+
+    Raises:
+        ConfigError: `source` cannot be read as a ledger of this layout.
+    """
+    try:
+        with closing(sqlite3.connect(source, isolation_level=None, timeout=30.0)) as connection:
+            layout = connection.execute("PRAGMA user_version").fetchone()[0]
+            if layout != LAYOUT:
+                raise ConfigError(f"{source} has layout {layout}, not {LAYOUT}")
+            with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+                copy.executescript(_TABLES)
+                copy.execute(f"PRAGMA user_version = {LAYOUT}")
+            connection.execute("ATTACH ? AS copy", (str(target),))
+            connection.execute("BEGIN")  # a reader's: rows and offsets as of one moment
+            connection.execute(
+                "INSERT INTO copy.events SELECT event_id, kind, subject, at, completion_id, facts, NULL FROM events"
+            )
+            for table in ("offsets", "dead_letters", "owner"):
+                connection.execute(f"INSERT INTO copy.{table} SELECT * FROM main.{table}")  # noqa: S608 - fixed names
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise ConfigError(f"the ledger {source} cannot be read: {error}", field="state_dir") from error
 
 
 _KINDS: dict[type[Event], str] = {

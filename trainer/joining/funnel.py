@@ -32,6 +32,17 @@ class Funnel:
     excluded_answers: Mapping[str, int]
     """Answers left out of PPO, by reason; one answer may have several."""
 
+    def stages(self) -> dict[str, int]:
+        """The stages by name, as metrics and snapshot manifests call them."""
+        return {
+            "answered": self.answered,
+            "displayed": self.displayed,
+            "rated": self.rated,
+            "joined": self.joined,
+            "reward_model": self.words,
+            "ppo": self.ppo,
+        }
+
 
 def funnel(joined: Joined) -> Funnel:
     """Count a join."""

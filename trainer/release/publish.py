@@ -23,7 +23,15 @@ from schemas.base import Record, Sha256, VersionNumber, new_id, now_ms, version_
 from schemas.errors import Refused
 from schemas.journal import CanaryStarted, CandidatePublished, JournalEntry, VersionRejected, VersionReserved
 from schemas.lifecycle import PolicyState, Stage
-from schemas.manifests import AdapterManifest, FileDigest, GateReport, Probe, canonical_json, files_digest
+from schemas.manifests import (
+    AdapterManifest,
+    AnswerExample,
+    FileDigest,
+    GateReport,
+    Probe,
+    canonical_json,
+    files_digest,
+)
 from trainer.gates.judge import failures_in_words
 from trainer.release.lease import TrainerLease
 from trainer.state import write_whole
@@ -59,6 +67,7 @@ class Candidate:
     metrics: Mapping[str, float]
     code_version: str
     seed: int
+    examples: tuple[AnswerExample, ...] = ()
 
 
 class Report(Record):
@@ -72,6 +81,7 @@ class Report(Record):
     digest: Sha256
     gates: GateReport
     metrics: dict[str, float]
+    examples: tuple[AnswerExample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class Publisher:
             digest=digest,
             gates=candidate.gates,
             metrics=dict(candidate.metrics),
+            examples=candidate.examples,
         )
         write_whole(folder / "report.json", canonical_json(report))
         return self.registry.publish_artifact("reports", folder, describe_folder(folder))
@@ -250,6 +261,7 @@ def _manifest(
         metrics=dict(candidate.metrics),
         code_version=candidate.code_version,
         seed=candidate.seed,
+        examples=candidate.examples,
     )
     write_whole(kept, canonical_json(manifest))
     return manifest

@@ -14,6 +14,7 @@ from schemas.manifests import SnapshotManifest
 from trainer.candidate import TrainingData
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
+from trainer.joining.funnel import Funnel, funnel
 from trainer.joining.join import join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
@@ -32,9 +33,9 @@ class Corpus:
     base_fingerprint: str
     encode: Encode
 
-    def labels(self, parent: int) -> int:
-        """Words of feedback that would train the reward model now."""
-        return len(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms).words)
+    def funnel(self, parent: int) -> Funnel:
+        """What would be learnt from now, and what became of the rest; its `words` are the usable labels."""
+        return funnel(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms))
 
     def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""

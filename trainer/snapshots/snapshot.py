@@ -24,7 +24,8 @@ from schemas.sealed import Sealed
 from trainer.intake.facts import Answer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
-from trainer.joining.exclusions import Exclusion, count_reasons
+from trainer.joining.exclusions import EXPLANATIONS, Exclusion, count_reasons
+from trainer.joining.funnel import funnel
 from trainer.joining.join import Joined, join
 from trainer.snapshots.examples import Rows, rows_of
 from trainer.snapshots.selection import Selection, SnapshotSettings, select
@@ -130,6 +131,11 @@ def cut_snapshot(
             for reason, count in count_reasons(exclusions, item).items()
         },
         filters=filters,
+        words_by_source=_count(str(word.feedback.source) for word in selection.words),
+        words_by_language=_count(word.answers[0].completion.language for word in selection.words),
+        words_by_domain=_count(word.answers[0].completion.domain for word in selection.words),
+        funnel={**funnel(joined).stages(), "reward_model": len(selection.words), "ppo": len(selection.answers)},
+        reasons={str(reason): EXPLANATIONS[reason] for reason in sorted({one.reason for one in exclusions})},
     )
     # Beside the rows, so that the snapshot's digest names their origin too: equal rows read from more of a log are
     # another snapshot, with a manifest of its own.

@@ -334,3 +334,21 @@ async def test_stopping_brings_everything_to_the_log(registry: Registry, tmp_pat
     report = decode_event(records[-1].value, records[-1].headers)
     assert isinstance(report, ReplicaReported)
     assert (report.replica_id, report.stable, report.loaded) == ("r1/support", 0, {0: None})
+
+
+async def test_versions_and_words_can_be_traced(server: Server, two_versions: None) -> None:
+    await until(lambda: len(server.application.journal.state("support").versions) == 3)
+    told = await server.get(f"{POLICIES}/support/versions/v1", Scope.READ)
+    assert (told.status_code, told.json()["stage"], told.json()["made"]["parent"]) == (200, "candidate", "support@v0")
+    assert (await server.get(f"{POLICIES}/support/versions/v1", Scope.CHAT)).status_code == 403
+    assert (await server.get(f"{POLICIES}/support/versions/v7")).status_code == 404
+    other = await server.http.get(
+        f"{POLICIES}/support/versions/v1", headers=server.key(Scope.ADMIN, aliases=("sales",))
+    )
+    assert other.status_code == 404
+    body = {"model": "support", "messages": [{"role": "user", "content": "hello"}]}
+    chat = await server.post("/v1/chat/completions", body, Scope.CHAT)
+    handle = chat.json()["attune"]["handles"][0]
+    said = await server.http.post("/v1/feedback", json={"handle": handle, "kind": "thumbs", "value": "up"})
+    fate = await server.get(f"/v1/feedback/{said.json()['id']}", Scope.READ)
+    assert (fate.status_code, fate.json()["status"]) == (200, "waiting")

@@ -14,8 +14,8 @@ from trainer.gates.measure import answer_logprobs, measure_policy
 from trainer.gates.sample import end_tokens, load_tokenizer, render_chat, sample
 from trainer.learn.config import LoraSettings
 from trainer.models.base import POLICY, SharedBase
-from trainer.suites.cases import SuiteCase
-from trainer.suites.run import run_suite
+from trainer.suites.cases import SuiteCase, Suites
+from trainer.suites.run import SuiteAnswers, answer_suite, changed_examples, judged
 
 LENGTHS = {"max_new_tokens": 6, "batch_size": 4, "token_budget": 128}
 
@@ -125,5 +125,25 @@ def test_a_suite_is_put_to_the_role_it_names(folder: Path, base: SharedBase) -> 
     case = SuiteCase.model_validate(
         {"name": "says-it", "messages": [{"role": "user", "content": "Hello"}], "must_match": [re.escape(said)]}
     )
-    assert run_suite(base, POLICY, tokenizer, [case], max_new_tokens=8, batch_size=2) == {"says-it": True}
-    assert run_suite(base, None, tokenizer, [case], max_new_tokens=8, batch_size=2) == {"says-it": False}
+    after = answer_suite(base, POLICY, tokenizer, [case], max_new_tokens=8, batch_size=2)
+    before = answer_suite(base, None, tokenizer, [case], max_new_tokens=8, batch_size=2)
+    assert (after, before) == ({"says-it": said}, {"says-it": other})
+    assert judged([case], after) == {"says-it": True}
+    assert judged([case], before) == {"says-it": False}
+
+
+def test_examples_show_what_changed_first_and_cut_what_is_long() -> None:
+    cases = [
+        SuiteCase.model_validate(
+            {"name": name, "messages": [{"role": "user", "content": f"{name}?"}], "must_match": ["x"]}
+        )
+        for name in ("a", "b", "c")
+    ]
+    suites = Suites(ability=tuple(cases[:2]), red_team=(cases[0], cases[2]))  # one name in both suites
+    before = SuiteAnswers({"a": "same", "b": "old"}, {"a": "bad", "c": "same"})
+    after = SuiteAnswers({"a": "same", "b": "y" * 900}, {"a": "good", "c": "same"})
+    first, second, third = changed_examples(suites, before, after, most=3)
+    assert (first.name, first.question, first.before) == ("b", "b?", "old")
+    assert (len(first.after), first.after[-1]) == (500, "…")
+    assert (second.name, second.before, second.after) == ("a", "bad", "good")
+    assert (third.name, third.before, third.after) == ("a", "same", "same")

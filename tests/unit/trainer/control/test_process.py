@@ -18,8 +18,12 @@ from rich.progress import Progress as Bars
 from rich.progress import TextColumn
 
 from schemas.errors import IntegrityError, Unavailable
+from tests.factories import Maker
 from tests.tiny_models import make_tiny_model
+from tests.unit.trainer.data.support import joined
 from trainer.intake.feeder import Feeder
+from trainer.joining.exclusions import Reason
+from trainer.joining.funnel import funnel
 from trainer.metrics import TrainerMetrics
 from trainer.progress import LiveDisplay, LogDisplay, Reporter, Stopped
 from trainer.release.code_version import checkout_commit, code_version
@@ -155,3 +159,21 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     (git / "HEAD").write_text("c" * 40 + "\n", encoding="ascii")
     assert checkout_commit(tmp_path) == "c" * 40
     assert code_version()
+
+
+def test_the_funnel_shows_every_stage_and_every_reason() -> None:
+    metrics = TrainerMetrics()
+    make = Maker()
+    good, late = make.completion(0, user="ann"), make.completion(1, user="bob")
+    metrics.funnel(funnel(joined(good, late, make.thumb(good), make.thumb(late, at=50_000, user="bob"))))
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    stages = {
+        stage: value("attune_trainer_funnel", stage=stage)
+        for stage in ("answered", "displayed", "rated", "joined", "reward_model", "ppo")
+    }
+    assert stages == {"answered": 2, "displayed": 0, "rated": 2, "joined": 1, "reward_model": 1, "ppo": 2}
+    assert value("attune_trainer_excluded", item="feedback", reason="late") == 1
+    assert {value("attune_trainer_excluded", item="answer", reason=str(reason)) for reason in Reason} == {0}

@@ -75,6 +75,9 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     snapshot = registry.snapshot(manifest.snapshot)
     assert snapshot.counts["words"] == 96
     assert snapshot.digest == manifest.snapshot
+    assert snapshot.funnel["reward_model"] == 96
+    assert snapshot.words_by_source == {"user": 96}
+    assert len(manifest.examples) == 5, "of the suites' questions, answered by base and candidate"
     registry.fetch_artifact("reward-models", manifest.reward_model, tmp_path / "cache")
 
     # The probes are what a server will compute: fresh from the published files, without the trainer's memory.
