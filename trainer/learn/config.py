@@ -78,8 +78,8 @@ class RewardConfig(_Settings):
     epochs: int = Field(
         1,
         ge=0,
-        description="passes over the labels that train the adapter, after the probe (InstructGPT section 3.5: one, more "
-        "overfits); 0 leaves it at the probe",
+        description="passes over the labels that train the adapter, after the probe (InstructGPT section 3.5: one, "
+        "more overfits); 0 leaves it at the probe",
     )
     learning_rate: float = Field(1e-4, gt=0, description="AdamW on the adapter (TRL reward modelling with LoRA)")
     head_learning_rate: float = Field(1e-3, gt=0, description="AdamW on head, cohorts and tie threshold (ours)")

@@ -1,8 +1,8 @@
-"""The reward model's start: a linear head on the frozen base's states, fitted to convergence before any adapter moves.
+"""The reward model's start: a linear head on the frozen base's states, fitted before any adapter moves.
 
-Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): a head that starts at zero sends random gradients
-through the adapter until it has found its direction, and with few labels an epoch is over by then. The loss is the one
-that fine-tuning goes on with, plus a ridge penalty chosen by cross-validation over voters.
+Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): a head that starts at zero sends random
+gradients through the adapter until it has found its direction, and with few labels an epoch is over by then. The loss
+is the one that fine-tuning goes on with, plus a ridge penalty chosen by cross-validation over voters.
 
 Knows pooled states and verdicts; knows no tokens and no model. All of it takes answers x H numbers of host memory.
 """

@@ -3,8 +3,8 @@
 Loss over the data = mean Rao-Kupper loss of pairs + 0.5 x mean BCE of thumbs + 0.01 x mean score^2, means by weight.
 Knows tokens and verdicts. Knows nothing of where they came from; splits are the caller's.
 
-Departures from InstructGPT: a batch's loss is its share of the dataset's loss, so a batch that happens to hold one thumb
-does not give that thumb the weight of all; and a fresh model starts from a linear probe of the base (`learn.probe`).
+Departures from InstructGPT: a batch's loss is its share of the dataset's loss, so a batch that happens to hold one
+thumb does not give that thumb the weight of all; and a fresh model starts from a linear probe (`learn.probe`).
 """
 
 from __future__ import annotations
