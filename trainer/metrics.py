@@ -1,13 +1,15 @@
-"""The trainer's Prometheus metrics, in a registry of their own. Labels are bounded: stages and outcomes, never ids."""
+"""The trainer's Prometheus metrics, in a registry of their own. Labels are bounded: stages, outcomes and
+reasons, never ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from schemas.errors import ConfigError
+from trainer.joining.exclusions import Reason
 
 
 class TrainerMetrics:
@@ -25,6 +27,17 @@ class TrainerMetrics:
             "Answers of the last snapshot that PPO could use",
             registry=self.registry,
         )
+        self.starved = Gauge(
+            "attune_trainer_ppo_starved",
+            "1 while the last finished turn found too little that PPO could learn from",
+            registry=self.registry,
+        )
+        self._excluded = Gauge(
+            "attune_trainer_excluded_answers",
+            "Answers known at the last snapshot that PPO could not use, by reason; one may have several",
+            ["reason"],
+            registry=self.registry,
+        )
         self.kl = Gauge(
             "attune_trainer_kl_nats_per_sequence", "KL of the last candidate to the base", registry=self.registry
         )
@@ -36,6 +49,11 @@ class TrainerMetrics:
     def step(self, stage: str, done: int, total: int) -> None:
         """A stage moved on."""
         self._steps.labels(stage=stage).set(done / total if total else 1.0)
+
+    def excluded(self, counts: Mapping[str, int]) -> None:
+        """How many answers of the present turn PPO cannot use, by reason."""
+        for reason in Reason:
+            self._excluded.labels(reason=str(reason)).set(counts.get(str(reason), 0))
 
     @contextmanager
     def served(self, port: int | None) -> Iterator[int | None]:
