@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from deploy import chat as chat_command
+from deploy import collect as collect_command
 from deploy import feedback as feedback_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
@@ -28,6 +29,7 @@ app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")
 app.command(name="chat")(chat_command.chat)
 app.command(name="doctor")(doctor_command.doctor)
+app.command(name="collect")(collect_command.collect)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
 

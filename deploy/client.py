@@ -13,7 +13,10 @@ from urllib.parse import quote
 
 import httpx
 
-from schemas.errors import AttuneError, Unavailable
+from schemas.errors import AttuneError, InvalidInput, Unavailable
+
+_LATER = frozenset({429, 502, 503, 504})
+_FAULTY = frozenset({400, 413, 422})
 
 
 class AttuneClient:
@@ -23,18 +26,28 @@ class AttuneClient:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=timeout_s)
 
-    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """The JSON answer to one request.
 
         Raises:
-            Unavailable: the server cannot be reached.
-            AttuneError: it answered with an error; the message is the server's own.
+            Unavailable: the server cannot be reached, or not now.
+            InvalidInput: it does not take the body.
+            AttuneError: it answered with another error; the message is the server's own.
         """
         with self._translated():
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         _raise_for_error(response)
         answer: dict[str, Any] = response.json()
         return answer
+
+    def text(self, path: str) -> str:
+        """The body of one GET as it is. Raises as `request`."""
+        with self._translated():
+            response = self._http.get(path)
+        _raise_for_error(response)
+        return response.text
 
     def policies(self) -> list[dict[str, Any]]:
         """The state of every policy."""
@@ -106,5 +119,7 @@ def _raise_for_error(response: httpx.Response) -> None:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = response.text[:500] or response.reason_phrase
-    remedy = "Name a key that has the right with --api-key or ATTUNE_API_KEY." if response.status_code == 401 else None
-    raise AttuneError(f"{response.status_code}: {message}", remedy=remedy)
+    status = response.status_code
+    remedy = "Name a key that has the right with --api-key or ATTUNE_API_KEY." if status == 401 else None
+    kind = Unavailable if status in _LATER else InvalidInput if status in _FAULTY else AttuneError
+    raise kind(f"{status}: {message}", remedy=remedy)

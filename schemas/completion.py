@@ -16,6 +16,9 @@ from schemas.base import Id, Millis, Record, Sha256, Slug, VersionNumber
 from schemas.event import Event
 from schemas.sealed import Sealed
 
+COLLECTED = "collected"
+"""Domain of answers that nobody waited for (`attune collect`): silence on them says nothing."""
+
 
 class Arm(StrEnum):
     """Why this version, or this sampling, answered."""

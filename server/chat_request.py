@@ -209,8 +209,15 @@ _SHAPING = (
 
 
 def can_explore(request: GenerationRequest) -> bool:
-    """Whether sampling from the full distribution is possible: nothing else in the request shapes the tokens."""
+    """Whether sampling from the full distribution is possible and does no harm.
+
+    Nothing else in the request may shape the tokens. A seed asks for the same answer again, and tools for calls that
+    a program reads: those stay as they were asked for. Temperature 0 alone does not: such apps are what exploration
+    is for, and it is the operator who switches it on.
+    """
     if request.protocol == "messages" or request.forced_tool or any(request.body.get(name) for name in _SHAPING):
+        return False
+    if request.body.get("seed") is not None or request.body.get("tools"):
         return False
     text = request.body.get("text")
     formats = (request.body.get("response_format"), text.get("format") if isinstance(text, dict) else None)

@@ -95,8 +95,9 @@ class ChatSection(_Section):
         default=0.0,
         ge=0,
         le=1,
-        description="share of alias requests sampled from the full distribution (top_p, top_k "
-        "and penalties off), so that the trainer can learn from them",
+        description="share of alias requests, with consent to train, sampled from the full distribution (top_p, top_k "
+        "and penalties off, temperature 0 raised to 1), so that the trainer can learn from them; never those with a "
+        "seed, tools or a prescribed format",
     )
     handle_days: float = Field(default=30.0, gt=0, description="days until a feedback handle expires")
     max_body_bytes: int = Field(default=1_000_000, gt=0, description="largest request body in bytes")

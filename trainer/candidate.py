@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +23,10 @@ from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
 from trainer.gates.sample import render_chat, sample
+from trainer.joining.exclusions import Reason
 from trainer.learn.config import PpoConfig
 from trainer.learn.ppo import PPOResult, train_ppo
+from trainer.learn.replay import KeptSets, replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.models.adapter import load_role
@@ -54,6 +56,8 @@ class TrainingData:
     """For candidate and parent to answer."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the snapshot that could not be opened or used, by reason."""
+    kept: KeptSets | None = None
+    """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Before:
     """KL coefficient that the parent's run ended with; None: the settings'."""
     reward_model: Path | None
     """Folder of the reward model before; None for the first."""
+    behaviours: Mapping[int, Path] = field(default_factory=dict)
+    """Adapter folders of the versions whose truncated answers are to be replayed, as far as they are still there."""
 
 
 class Learned(Record):
@@ -119,6 +125,15 @@ class Workshop:
     def reward_folder(self) -> Path:
         """Where the reward model lies once it is trained."""
         return self._work / "reward"
+
+    def replay(self, data: TrainingData, before: Before) -> tuple[TrainingData, Mapping[str, Reason]]:
+        """The data with what top_p and top_k kept, without the answers where that cannot be found; why, by sample id.
+
+        Done anew after an interruption: its result are token ids, which must not lie on a disk unsealed.
+        """
+        tick = lambda done, total: self._progress("replay", done, total, {})  # noqa: E731 a callback of one line
+        found = replay(self._base, data.answers, before.behaviours, self._settings.ppo, tick)
+        return replace(data, answers=found.answers, kept=found.kept), found.left_out
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far."""
@@ -174,6 +189,7 @@ class Workshop:
             resume_from=resume_from,
             checkpoint_dir=self._work / "checkpoints",
             progress=self._progress,
+            kept=data.kept,
         )
 
     def judge(

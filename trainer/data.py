@@ -44,6 +44,11 @@ class LoggedAnswer:
     group: str
     """Pseudonymous user, the unit of splits and of statistics."""
 
+    @property
+    def truncated(self) -> bool:
+        """Whether top_p or top_k cut the distribution that it was sampled from."""
+        return self.top_p != 1.0 or self.top_k != 0
+
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.answer_ids:
             raise InvalidInput(f"Sample {self.sample_id} has no prompt or no answer tokens", field="answer_ids")

@@ -1,8 +1,9 @@
-"""The trainer's Prometheus metrics, in a registry of their own. Labels are bounded: stages and outcomes, never ids."""
+"""The trainer's Prometheus metrics, in a registry of their own. Labels are bounded: stages, outcomes and
+reasons, never ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
@@ -25,6 +26,17 @@ class TrainerMetrics:
         self.trainable = Gauge(
             "attune_trainer_trainable_answers",
             "Answers of the last snapshot that PPO could use",
+            registry=self.registry,
+        )
+        self.starved = Gauge(
+            "attune_trainer_ppo_starved",
+            "1 while the last finished turn found too little that PPO could learn from",
+            registry=self.registry,
+        )
+        self._not_replayed = Gauge(
+            "attune_trainer_not_replayed_answers",
+            "Answers of the last turn whose sampling the learner could not replay, by reason",
+            ["reason"],
             registry=self.registry,
         )
         self.kl = Gauge(
@@ -58,6 +70,11 @@ class TrainerMetrics:
     def step(self, stage: str, done: int, total: int) -> None:
         """A stage moved on."""
         self._steps.labels(stage=stage).set(done / total if total else 1.0)
+
+    def not_replayed(self, counts: Mapping[str, int]) -> None:
+        """Answers of the present turn that only the learner found it cannot use, by reason."""
+        for reason in Reason:
+            self._not_replayed.labels(reason=str(reason)).set(counts.get(str(reason), 0))
 
     @contextmanager
     def served(self, port: int | None) -> Iterator[int | None]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,8 +22,9 @@ from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
 from exchange.registry import Registry
 from schemas.base import version_name
+from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
-from trainer.candidate import Before, Judgement, Learned, Workshop
+from trainer.candidate import Before, Judgement, Learned, TrainingData, Workshop
 from trainer.gates.sample import load_tokenizer
 from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
@@ -154,13 +157,18 @@ class Turns:
         return TurnOutcome("dropped", f"the turn from {parent} was dropped: {why}")
 
     def _learn(self, turn: TurnState) -> TurnOutcome:
-        data = self.corpus.read(self.state.turn_dir / "snapshot", self.registry.snapshot(turn.snapshot))
-        self.metrics.trainable.set(len(data.answers))
-        if len(data.answers) < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
-            return self._starved(turn, f"{len(data.answers)} answers that PPO could learn from are too few")
-        before = self._before(turn)
+        manifest = self.registry.snapshot(turn.snapshot)
+        data = self.corpus.read(self.state.turn_dir / "snapshot", manifest)
+        self._tell_not_replayed({})
+        if (why := self._too_few(data)) is not None:
+            return self._starved(turn, why)
+        before = self._before(turn, data)
         suites = load_suites(self.settings.suites.retained_ability, self.settings.suites.red_team)
         workshop = self._workshop()
+        data, not_replayed = workshop.replay(data, before)
+        self._tell_not_replayed(Counter(str(reason) for reason in not_replayed.values()))
+        if (why := self._too_few(data)) is not None:
+            return self._starved(turn, why)
         reward = workshop.train_reward(data)
         learned = workshop.train_policy(data, reward, before)
         if learned.steps == 0:
@@ -172,7 +180,20 @@ class Turns:
         self.progress.check()
         return self._publish(turn, workshop, learned, judgement)
 
+    def _too_few(self, data: TrainingData) -> str | None:
+        self.metrics.trainable.set(len(data.answers))
+        if len(data.answers) < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+            return f"{len(data.answers)} answers that PPO could learn from are too few"
+        return None
+
+    def _tell_not_replayed(self, not_replayed: Mapping[str, int]) -> None:
+        self.metrics.not_replayed(not_replayed)
+        if not_replayed:
+            words = ", ".join(f"{count} {reason}" for reason, count in sorted(not_replayed.items()))
+            self.progress.say(f"answers that PPO cannot replay: {words}")
+
     def _starved(self, turn: TurnState, why: str) -> TurnOutcome:
+        self.metrics.starved.set(1)
         log.warning("no candidate from snapshot %s: %s", turn.snapshot[:12], why)
         self._finish(turn, None, None)
         return TurnOutcome("starved", f"no candidate: {why}")
@@ -185,7 +206,7 @@ class Turns:
         )
         return Workshop(base, load_tokenizer(self.home.model), settings, self.state.turn_dir, self.progress)
 
-    def _before(self, turn: TurnState) -> Before:
+    def _before(self, turn: TurnState, data: TrainingData) -> Before:
         parent, beta = None, None
         if turn.parent:
             parent = self.registry.fetch_adapter(self.settings.policy, turn.parent, self.state.cache)
@@ -193,7 +214,17 @@ class Turns:
         last, reward = self.state.last(), None
         if last is not None and last.reward_model is not None:
             reward = self.registry.fetch_artifact("reward-models", last.reward_model, self.state.cache)
-        return Before(parent, beta, reward)
+        return Before(parent, beta, reward, self._behaviours(data))
+
+    def _behaviours(self, data: TrainingData) -> dict[int, Path]:
+        """The adapters that sampled with top_p or top_k, as far as the registry still has them whole."""
+        folders: dict[int, Path] = {}
+        for version in sorted({answer.behaviour_version for answer in data.answers if answer.truncated} - {0}):
+            try:
+                folders[version] = self.registry.fetch_adapter(self.settings.policy, version, self.state.cache)
+            except (NotFound, IntegrityError) as error:
+                log.warning("answers of version %d cannot be replayed: %s", version, error)
+        return folders
 
     def _publish(self, turn: TurnState, workshop: Workshop, learned: Learned, judgement: Judgement) -> TurnOutcome:
         folder = workshop.reward_folder
@@ -225,6 +256,7 @@ class Turns:
         )
         published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
         self._finish(turn, judgement.accuracy, reward_digest)
+        self.metrics.starved.set(0)
         name = version_name(settings.policy, published.version)
         if not published.passed:
             return TurnOutcome("rejected", f"{name} rejected by {published.reason}", published.version)

@@ -5,6 +5,7 @@ Knows torch and the learner's data. The sampler is a plain loop over full forwar
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,17 +48,46 @@ def prompts(count: int, seed: int) -> list[tuple[int, ...]]:
     return [tuple(rng.randrange(20, 36) for _ in range(3)) for _ in range(count)]
 
 
+def naive_kept(logits: Sequence[float], top_k: int, top_p: float) -> set[int]:
+    """What truncated sampling keeps of one distribution, by the words of vLLM's documentation, in double precision."""
+    order = sorted(range(len(logits)), key=lambda token: -logits[token])
+    if 0 < top_k < len(order):
+        order = [token for token in order if logits[token] >= logits[order[top_k - 1]]]
+    weights = [math.exp(logits[token] - logits[order[0]]) for token in order]
+    kept, mass = [order[0]], weights[0]
+    for token, weight in zip(order[1:], weights[1:], strict=True):
+        if mass >= top_p * sum(weights):
+            break
+        kept.append(token)
+        mass += weight
+    return set(kept)
+
+
 @torch.no_grad()
 def sample(
-    base: SharedBase, questions: Sequence[tuple[int, ...]], *, role: str | None, seed: int, heat: float = 1.0
+    base: SharedBase,
+    questions: Sequence[tuple[int, ...]],
+    *,
+    role: str | None,
+    seed: int,
+    heat: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Answers of `LENGTH` tokens with the logprob of each token, drawn at temperature `heat` by the role."""
+    """Answers of `LENGTH` tokens with the logprob of each token, drawn at temperature `heat` by the role.
+
+    With truncation, the logprobs are those of what was kept, as an engine logs them.
+    """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.tensor(questions)
     logprobs = []
     with base.role(role):
         for _ in range(LENGTH):
             logits = base.module(input_ids=ids, use_cache=False).logits[:, -1].float() / heat
+            if top_k or top_p < 1:
+                for row in logits:
+                    kept = naive_kept(row.tolist(), top_k, top_p)
+                    row[[token for token in range(len(row)) if token not in kept]] = -torch.inf
             log_p = torch.log_softmax(logits, -1)
             tokens = torch.multinomial(log_p.exp(), 1, generator=generator)
             ids = torch.cat([ids, tokens], 1)
@@ -74,10 +104,12 @@ def logged(
     seed: int,
     heat: float = 1.0,
     version: int = 0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> list[LoggedAnswer]:
     """Answers of the base (version 0) or of the policy, as the log would hold them, with standardised rewards."""
     role = None if version == 0 else POLICY
-    drawn = sample(base, questions, role=role, seed=seed, heat=heat)
+    drawn = sample(base, questions, role=role, seed=seed, heat=heat, top_k=top_k, top_p=top_p)
     rewards = torch.tensor([0.0 if reward is None else reward(ids) for ids, _ in drawn])
     if reward is not None:
         rewards = (rewards - rewards.mean()) / rewards.std().clamp(min=1e-6)
@@ -90,8 +122,8 @@ def logged(
             answer_ids=ids,
             behaviour_logprobs=logprobs,
             temperature=heat,
-            top_p=1.0,
-            top_k=0,
+            top_p=top_p,
+            top_k=top_k,
             behaviour_version=version,
             reward=None if reward is None else float(rewards[row]),
             group=f"u{row % 7}",

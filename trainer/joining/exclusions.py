@@ -1,7 +1,8 @@
 """Why a word of feedback or an answer is not learnt from: reasons by name, each tied to an id, so that one thumb can be
 traced.
 
-Knows the reasons; they are found in `join`, `voices` and `eligibility` beside it, and in `trainer.snapshots.snapshot`.
+Knows the reasons; they are found in `join`, `voices` and `eligibility` beside it, in
+`trainer.snapshots.snapshot`, and, once the base is in memory, in `trainer.learn.replay`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Reason(StrEnum):
     OPAQUE = "opaque"
     MISSING_LOGPROBS = "missing_logprobs"
     OTHER_LOGPROBS = "other_logprobs"
+    # What top_p or top_k kept could not be recomputed.
+    REPLAY_MISMATCH = "replay_mismatch"
+    REPLAY_TOO_WIDE = "replay_too_wide"
+    REPLAY_UNAVAILABLE = "replay_unavailable"
     # PPO should not learn from it for another cause.
     CUT_OFF = "cut_off"
     SHADOW = "shadow"
@@ -72,13 +77,16 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.NEUTRAL: "three stars say neither good nor bad",
         Reason.NOT_A_PREFERENCE: "comments and outcomes do not train",
         Reason.WRONG_BASE: "the answer came from another base model",
-        Reason.TEMPERATURE_ZERO: "decoded greedily: the answer was not sampled",
-        Reason.TRUNCATED_SAMPLING: "top_p, top_k or min_p cut the distribution that it was sampled from",
+        Reason.TEMPERATURE_ZERO: "decoded greedily (temperature 0 or top_k 1): the answer was not sampled",
+        Reason.TRUNCATED_SAMPLING: "min_p cut the distribution that it was sampled from, which is not replayed",
         Reason.PENALTIES: "a presence, frequency or repetition penalty changed the distribution",
         Reason.MASKED: "a grammar, forced tool call, bias, min_tokens or a token list changed the distribution",
         Reason.OPAQUE: "speculation, a watermark or a custom processor had a say in the tokens",
         Reason.MISSING_LOGPROBS: "the logprob of a token is missing or not finite",
         Reason.OTHER_LOGPROBS: "the logged logprobs are not those of the distribution sampled from",
+        Reason.REPLAY_MISMATCH: "the trainer, given what top_p and top_k kept, finds another logprob than was logged",
+        Reason.REPLAY_TOO_WIDE: "top_p kept more tokens than `ppo.replay_max_kept`",
+        Reason.REPLAY_UNAVAILABLE: "the adapter that answered, with top_p or top_k, cannot be loaded any more",
         Reason.CUT_OFF: "the answer did not come to its end, or nobody was there to see it",
         Reason.SHADOW: "a shadow answer, shown to nobody",
         Reason.HIDDEN: "the answer was not shown",

@@ -123,6 +123,15 @@ class PpoConfig(_Settings):
     kl_check_answers: int = Field(64, ge=1, description="logged answers each measurement looks at (ours)")
     kl_prefix_cap: float = Field(5.0, ge=1, description="largest importance weight of a prefix in a measurement (ours)")
 
+    replay_tolerance: float = Field(
+        1e-3, gt=0, description="answers sampled with top_p or top_k are used where the trainer's logprob of every "
+        "token is within this of the logged one, nats; 1e-3 is for float32, half precision needs about 0.05 (ours)"
+    )  # fmt: skip
+    replay_max_kept: int = Field(
+        1024, ge=1, description="such answers are left out where top_p kept more tokens than this at a place; "
+        "bounds memory, 4 bytes each (ours)"
+    )  # fmt: skip
+
     gamma: float = Field(1.0, ge=0, le=1, description="discount per token (Ziegler et al. 2019)")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (same)")
     critic: Literal["lora", "ridge"] = Field(

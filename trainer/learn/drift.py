@@ -5,6 +5,9 @@ At every position of a fixed sample of logged answers, the KL of the whole next-
 own samples and far noisier. Summed over an answer it is in nats per sequence. The contexts are those of older versions,
 so it is taken twice: as they are (`logged`), and weighted by how likely the present policy is to get there
 (`weighted`: truncated, self-normalised prefix weights). The budget is judged on the larger.
+
+The KL is of whole distributions also where an answer was sampled with top_p or top_k: PPO then sees nothing of the mass
+outside what was kept, and this is what bounds it. Only the prefix weights are those of the confined policy, as in PPO.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch
 
 from trainer.algorithms.kl import entropy, full_kl, importance_weighted_kl, per_sequence, per_token
 from trainer.data import LoggedAnswer
+from trainer.learn.replay import KeptSets
 from trainer.models.base import POLICY, SharedBase
 from trainer.models.batching import micro_batches
 from trainer.models.forward import pick_columns, pick_tokens, span_log_softmax
@@ -42,13 +46,19 @@ class Drift:
 
 @torch.no_grad()
 def measure_drift(
-    base: SharedBase, answers: Sequence[LoggedAnswer], *, prefix_cap: float, micro_batch_tokens: int
+    base: SharedBase,
+    answers: Sequence[LoggedAnswer],
+    *,
+    prefix_cap: float,
+    micro_batch_tokens: int,
+    kept: KeptSets | None = None,
 ) -> Drift:
     """Measure the policy on `base` against the base with adapters off, on these answers.
 
     Args:
         prefix_cap: largest importance weight of a prefix.
         micro_batch_tokens: padded tokens per forward pass.
+        kept: of these answers, where some were sampled with top_p or top_k.
     """
     shape = (len(answers), max(len(answer.answer_ids) for answer in answers))
     kl, spread, log_ratio = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
@@ -60,6 +70,8 @@ def measure_drift(
         with base.role(POLICY):
             logits, index = base.logits(batch)
             policy = span_log_softmax(logits, heat)
+        open_tokens = None if kept is None else kept.mask(batch, index, logits.shape)
+        sampling = policy if open_tokens is None else span_log_softmax(logits, heat, open_tokens)
         with base.role(None):
             logits, _ = base.logits(batch)
             reference = span_log_softmax(logits, heat)
@@ -67,7 +79,7 @@ def measure_drift(
         mask[rows, :width] = batch.mask.cpu()
         kl[rows, :width] = pick_columns(full_kl(policy, reference), index, batch).cpu()
         spread[rows, :width] = pick_columns(entropy(policy), index, batch).cpu()
-        log_ratio[rows, :width] = pick_tokens(policy, index, batch).cpu()
+        log_ratio[rows, :width] = pick_tokens(sampling, index, batch).cpu()
     for row, answer in enumerate(answers):
         log_ratio[row, : len(answer.answer_ids)] -= torch.tensor(answer.behaviour_logprobs)
     return Drift(

@@ -21,6 +21,7 @@ from trainer.learn.config import PpoConfig
 from trainer.learn.drift import Drift
 from trainer.learn.ppo_run import CRITIC, PPORun
 from trainer.learn.progress import Progress, silent
+from trainer.learn.replay import KeptSets
 from trainer.learn.reward_model import RewardModel
 from trainer.models.adapter import save_role
 from trainer.models.base import POLICY, SharedBase
@@ -66,6 +67,7 @@ def train_ppo(
     resume_from: Path | None = None,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
+    kept: KeptSets | None = None,
 ) -> PPOResult:
     """Train the policy on logged answers and write `out/adapter` (and `out/critic`).
 
@@ -77,6 +79,7 @@ def train_ppo(
         critic_from: critic of an earlier run (`critic="lora"` only); None warms a fresh one up.
         resume_from: folder of checkpoints of the same run, which then goes on as if it had not stopped.
         checkpoint_dir: where to leave checkpoints.
+        kept: what `learn.replay` found for these answers, where some were sampled with top_p or top_k.
 
     Returns:
         Equal inputs give equal adapter bytes on one machine and thread count (CPU).
@@ -87,7 +90,7 @@ def train_ppo(
     """
     if out.exists():
         raise Conflict(f"{out.name} exists already", field="out")
-    run = PPORun(base, answers, reward_model, config, seed, start_from, critic_from, resume_from, progress)
+    run = PPORun(base, answers, reward_model, config, seed, start_from, critic_from, resume_from, progress, kept)
     run.learn(checkpoint_dir)
     with whole_folder(out) as work:
         (work / "adapter").mkdir()

@@ -32,6 +32,7 @@ from trainer.learn.config import PpoConfig
 from trainer.learn.drift import Drift, measure_drift
 from trainer.learn.optimise import clipped_step, optimiser_tensors, restore_optimiser
 from trainer.learn.progress import Progress
+from trainer.learn.replay import KeptSets
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.rollouts import Rollouts, prepare, token_pairs
 from trainer.models.adapter import load_role
@@ -61,13 +62,14 @@ class PPORun:
         critic_from: Path | None,
         resume_from: Path | None,
         progress: Progress,
+        kept: KeptSets | None,
     ) -> None:
         self.base, self.answers, self.config, self.seed, self.progress = base, answers, config, seed, progress
         self.pairs = token_pairs(answers)
         self.limits, self.stops = _limits(config), _stops(config)
         self.per_epoch = -(-len(answers) // config.minibatch_answers)
         self.total = self.per_epoch * config.epochs
-        self.identity = _identity(answers, config, seed, start_from, critic_from)
+        self.identity = _identity(answers, config, seed, start_from, critic_from, kept)
         self.step, self.beta, self.stopped = 0, config.beta, None
         self.history: list[dict[str, float]] = []
         if start_from is None:
@@ -86,13 +88,13 @@ class PPORun:
             scorer = None if reward_model is None else reward_model.score
             critic_from = critic_from if CRITIC in self.roles else None
             tick = lambda done: progress("ppo_prepare", done, len(answers), {})  # noqa: E731 a callback of one line
-            self.rollouts = prepare(base, answers, scorer, config, critic_from, tick)
+            self.rollouts = prepare(base, answers, scorer, config, critic_from, tick, kept)
             self.drift = self._measure()
             self.safe = base.snapshot(POLICY)
             if self.drift.kl > config.kl_budget:
                 self.stopped = "kl_budget"
         else:
-            self._resume(resume_from)
+            self._resume(resume_from, kept)
 
     def learn(self, checkpoint_dir: Path | None) -> None:
         """Make all remaining steps, or stop where a limit says so; the policy ends within the KL budget."""
@@ -185,7 +187,7 @@ class PPORun:
         heat = self.rollouts.temperatures[list(batch.rows)].to(self.base.device)
         with self.base.role(POLICY):
             logits, index = self.base.logits(batch)
-        log_probs = span_log_softmax(logits, heat)
+        log_probs = span_log_softmax(logits, heat, self.rollouts.kept_mask(batch, index, logits.shape))
         with torch.no_grad():
             disorder = pick_columns(entropy(log_probs), index, batch)
         return pick_tokens(log_probs, index, batch), disorder
@@ -198,6 +200,7 @@ class PPORun:
             [self.answers[row] for row in rows],
             prefix_cap=self.config.kl_prefix_cap,
             micro_batch_tokens=self.config.micro_batch_tokens,
+            kept=None if self.rollouts.kept is None else self.rollouts.kept.select(rows),
         )
 
     def _check_budget(self) -> None:
@@ -233,11 +236,11 @@ class PPORun:
         }
         write_checkpoint(folder, self.step, parts, state)
 
-    def _resume(self, folder: Path) -> None:
+    def _resume(self, folder: Path, kept: KeptSets | None) -> None:
         stored = read_checkpoint(folder)
         if stored.state["identity"] != self.identity:
             raise Conflict("The checkpoint is of a run with other answers, settings or start", field="resume_from")
-        self.rollouts, self.safe = Rollouts(**stored.part("rollouts")), stored.part("safe")
+        self.rollouts, self.safe = Rollouts(**stored.part("rollouts"), kept=kept), stored.part("safe")
         for role, optimiser in self.optimisers.items():
             self.base.restore(role, stored.part(role))
             restore_optimiser(optimiser, self.base.parameters(role), stored.part(f"optimiser-{role}"))
@@ -267,10 +270,16 @@ def _stops(config: PpoConfig) -> StopLimits:
 
 
 def _identity(
-    answers: Sequence[LoggedAnswer], config: PpoConfig, seed: int, start_from: Path | None, critic_from: Path | None
+    answers: Sequence[LoggedAnswer],
+    config: PpoConfig,
+    seed: int,
+    start_from: Path | None,
+    critic_from: Path | None,
+    kept: KeptSets | None,
 ) -> str:
     """sha-256 of all that decides a run's course but the base and the reward model."""
     parts = [config.model_dump_json(), str(seed)]
     parts += ["" if folder is None else folder_digest(folder) for folder in (start_from, critic_from)]
     parts += [repr(answer) for answer in answers]
+    parts += [] if kept is None else [kept.digest()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

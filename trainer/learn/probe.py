@@ -112,7 +112,7 @@ def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float]
 
 def _enough_voters(data: ProbeData) -> bool:
     folds = torch.cat([data.pair_voters, data.thumb_voters]) % FOLDS
-    return len(folds.unique()) == FOLDS
+    return len(set(folds.tolist())) == FOLDS
 
 
 def _validation_error(
@@ -153,7 +153,7 @@ def _minimise(
         torch.autograd.backward(loss)
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return w.detach(), extras.detach()
 
 

@@ -18,6 +18,7 @@ from trainer.algorithms.advantages import gae, shaped_rewards, whiten
 from trainer.data import LoggedAnswer, TokenPair
 from trainer.learn.config import PpoConfig
 from trainer.learn.critic import cross_fitted_values
+from trainer.learn.replay import KeptSets
 from trainer.models.adapter import load_role
 from trainer.models.base import SharedBase
 from trainer.models.batching import TokenBatch, micro_batches
@@ -35,7 +36,7 @@ class Rollouts:
     behaviour: Tensor
     """Logged logprobs [N, A]."""
     reference: Tensor
-    """Logprobs under the frozen base at the logged temperature [N, A]."""
+    """Logprobs under the frozen base at the logged temperature, confined to what truncation kept [N, A]."""
     scores: Tensor
     """Standardised, clipped scores [N]."""
     values: Tensor
@@ -46,6 +47,8 @@ class Rollouts:
     """[N]."""
     versions: Tensor
     """int64 [N], the policy version that sampled."""
+    kept: KeptSets | None = None
+    """What truncated sampling kept, which confines policy and reference; None where nothing was cut."""
 
     def advantages(self, beta: float, config: PpoConfig) -> tuple[Tensor, Tensor]:
         """Whitened advantages and returns, both [N, A], at KL coefficient `beta`."""
@@ -54,21 +57,27 @@ class Rollouts:
         return whiten(advantages, self.mask), returns
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, for a checkpoint."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All tensors by name, for a checkpoint; without the kept sets, which are token ids and stay in memory."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "kept"}
+
+    def kept_mask(self, batch: TokenBatch, index: Tensor, shape: torch.Size) -> Tensor | None:
+        """`KeptSets.mask` of a batch of these answers."""
+        return None if self.kept is None else self.kept.mask(batch, index, shape)
 
 
-def check_replayable(answers: Sequence[LoggedAnswer]) -> None:
-    """Raise unless the trainer can recompute the sampling distribution of every answer.
+def check_replayable(answers: Sequence[LoggedAnswer], kept: KeptSets | None) -> None:
+    """Raise unless the sampling distribution of every answer is at hand.
 
     Raises:
-        InvalidInput: no answers, or top_p or top_k was on: the mass that truncation kept is not replayed here.
+        InvalidInput: no answers, or top_p or top_k was on and what they kept is missing.
     """
     if not answers:
         raise InvalidInput("There are no logged answers", field="answers")
-    for answer in answers:
-        if answer.top_p != 1.0 or answer.top_k != 0:
-            raise InvalidInput(f"Sample {answer.sample_id} was sampled with top_p or top_k", field="answers")
+    for row, answer in enumerate(answers):
+        if answer.truncated and (kept is None or not kept.counts[row, : len(answer.answer_ids)].all()):
+            raise InvalidInput(
+                f"Sample {answer.sample_id} was sampled with top_p or top_k, and is not replayed", field="answers"
+            )
 
 
 def prepare(
@@ -78,6 +87,7 @@ def prepare(
     config: PpoConfig,
     critic_from: Path | None,
     tick: Callable[[int], None],
+    kept: KeptSets | None = None,
 ) -> Rollouts:
     """Score the answers, take the reference's logprobs, warm the critic up (or load it) and take its values.
 
@@ -85,11 +95,12 @@ def prepare(
         scorer: standardised scores of answers that bring no reward of their own.
         critic_from: folder of a trained critic; None fits a fresh one (for `lora` the role `critic` must be open).
         tick: called with the number of answers that went through the reference.
+        kept: of these answers, where some were sampled with top_p or top_k.
 
     Raises:
-        InvalidInput: an answer has no reward and there is no scorer.
+        InvalidInput: an answer is not replayed, or has no reward and there is no scorer.
     """
-    check_replayable(answers)
+    check_replayable(answers, kept)
     scores = _scores(answers, scorer, config)
     shape = (len(answers), max(len(answer.answer_ids) for answer in answers))
     mask, behaviour = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
@@ -97,7 +108,9 @@ def prepare(
         mask[row, : len(answer.answer_ids)] = True
         behaviour[row, : len(answer.answer_ids)] = torch.tensor(answer.behaviour_logprobs)
     temperatures = torch.tensor([answer.temperature for answer in answers])
-    reference, states = _reference(base, answers, temperatures, config, keep_states=critic_from is None, tick=tick)
+    reference, states = _reference(
+        base, answers, temperatures, kept, config, keep_states=critic_from is None, tick=tick
+    )
     if critic_from is None:
         rewards = shaped_rewards(scores, behaviour, reference, mask, config.beta)
         returns, _ = gae(rewards, torch.zeros(shape), mask, config.gamma, 1.0)
@@ -106,7 +119,7 @@ def prepare(
         load_role(base, "critic", critic_from)
         values = old_values = _critic_values(base, answers, shape, config)
     versions = torch.tensor([answer.behaviour_version for answer in answers])
-    return Rollouts(mask, behaviour, reference, scores, values, old_values, temperatures, versions)
+    return Rollouts(mask, behaviour, reference, scores, values, old_values, temperatures, versions, kept)
 
 
 def _scores(answers: Sequence[LoggedAnswer], scorer: Scorer | None, config: PpoConfig) -> Tensor:
@@ -136,6 +149,7 @@ def _reference(
     base: SharedBase,
     answers: Sequence[LoggedAnswer],
     temperatures: Tensor,
+    kept: KeptSets | None,
     config: PpoConfig,
     *,
     keep_states: bool,
@@ -148,7 +162,8 @@ def _reference(
     with base.role(None):
         for batch in _batches(base, answers, config):
             logits, index, hidden = base.logits_and_states(batch)
-            log_probs = span_log_softmax(logits, temperatures[list(batch.rows)].to(base.device))
+            open_tokens = None if kept is None else kept.mask(batch, index, logits.shape)
+            log_probs = span_log_softmax(logits, temperatures[list(batch.rows)].to(base.device), open_tokens)
             picked = pick_tokens(log_probs, index, batch).cpu()
             for place, row in enumerate(batch.rows):
                 length = len(answers[row].answer_ids)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainer.algorithms.truncation import confine
 from trainer.models.batching import TokenBatch
 
 
@@ -25,10 +26,13 @@ def span_logits(model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     return output.logits.float(), (batch.positions - first).clamp(min=0)
 
 
-def span_log_softmax(logits: Tensor, temperatures: Tensor | None) -> Tensor:
-    """Log-probabilities [B, K, V] of the distribution that is sampled from: logits [B, K, V] over temperature [B]."""
+def span_log_softmax(logits: Tensor, temperatures: Tensor | None, kept: Tensor | None = None) -> Tensor:
+    """Log-probabilities [B, K, V] of the distribution that is sampled from: logits [B, K, V] over temperature [B].
+
+    `kept` (bool [B, K, V]) confines it to what truncated sampling kept; None is the whole distribution.
+    """
     scaled = logits if temperatures is None else logits / temperatures[:, None, None]
-    return torch.log_softmax(scaled, dim=-1)
+    return torch.log_softmax(scaled if kept is None else confine(scaled, kept), dim=-1)
 
 
 def pick_tokens(log_probs: Tensor, index: Tensor, batch: TokenBatch) -> Tensor:

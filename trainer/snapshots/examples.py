@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from schemas.completion import COLLECTED
 from schemas.feedback import Comparison, Correction, Ranking
 from trainer.intake.facts import Answer
 from trainer.joining.join import JoinedWord, liked
@@ -154,10 +155,12 @@ def propensity_weights(
     """Weight of a thumb by (language, domain) of its answer: the overall propensity of judging an answer over that of
     the stratum, so that topics on which people rarely click count as much as those on which they often do.
 
-    Propensity = (judged + 1) / (answers + 2), Laplace's estimate; weights are at most `clip` and mostly near 1.
+    Propensity = (judged + 1) / (answers + 2), Laplace's estimate; weights are at most `clip` and mostly near 1. Answers
+    that were only collected count where they were judged, not where they were not: nobody had the choice.
     """
     judged_keys = {word.answers[0].key for word in words if liked(word.feedback) is not None}
-    seen = Counter(_stratum(answer) for answer in settled)
+    shown = [answer for answer in settled if answer.completion.domain != COLLECTED or answer.key in judged_keys]
+    seen = Counter(_stratum(answer) for answer in shown)
     judged = Counter(_stratum(answer) for answer in settled if answer.key in judged_keys)
     overall = (judged.total() + 1) / (seen.total() + 2)
     return {stratum: min(clip, overall * (seen[stratum] + 2) / (judged[stratum] + 1)) for stratum in seen}

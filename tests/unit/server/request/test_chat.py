@@ -226,10 +226,12 @@ async def test_exploration_samples_from_the_full_distribution(tmp_path: Path) ->
         await world.chat(model="support@v1", temperature=0)
         await world.chat(headers={"attune-consent": "store"}, temperature=0)
         await world.chat(response_format={"type": "json_object"}, temperature=0)
+        await world.chat(seed=0, temperature=0)
+        await world.chat(tools=[{"type": "function", "function": {"name": "look_up"}}], temperature=0)
         await world.chat(tool_choice="required", temperature=0)
         untouched = [event for event in world.completions() if event.arm is not Arm.EXPLORATION]
-        assert [event.sampling.temperature for event in untouched] == [0, 0, 0, 0]
-        assert [event.sampling.forced_tool for event in untouched] == [False, False, False, True]
+        assert [event.sampling.temperature for event in untouched] == [0] * 6
+        assert [event.sampling.forced_tool for event in untouched] == [*([False] * 5), True]
 
 
 @pytest.mark.parametrize(

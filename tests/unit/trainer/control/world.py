@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from exchange.fingerprint import base_fingerprint, chat_template_hash
 from exchange.open import open_keys, open_log
 from exchange.settings import build_settings
-from schemas.completion import CompletionChoice, CompletionRecorded
+from schemas.completion import CompletionChoice, CompletionRecorded, SamplingParameters
 from schemas.event import Event
 from schemas.wire import encode_event
-from tests.factories import Maker
+from tests.factories import PLAIN, Maker
+from tests.invariants.worlds import naive_kept
 from trainer.gates.measure import answer_logprobs
 from trainer.gates.sample import load_tokenizer, render_chat, sample
 from trainer.learn.config import LoraSettings
@@ -68,8 +72,13 @@ class World:
         with open_log(self.log) as log:
             log.append([encode_event(event) for event in events])
 
-    def talk(self, *, start_ms: int, comparisons: int, seed: int, prefix: str, version: int = 0) -> None:
-        """People compare two answers each to one question and like those that say more different things."""
+    def talk(
+        self, *, start_ms: int, comparisons: int, seed: int, prefix: str, sampling: SamplingParameters = PLAIN
+    ) -> None:
+        """People compare two answers each to one question and like those that say more different things.
+
+        Sampling that truncates is done here token by token, since the trainer's own sampler never does it.
+        """
         base = SharedBase.load(self.model, LoraSettings(rank=4, alpha=8))
         tokenizer = load_tokenizer(self.model)
         chats = [
@@ -77,19 +86,24 @@ class World:
             for number in range(comparisons)
         ]
         prompts = [render_chat(tokenizer, chat) for chat in chats for _ in range(2)]
-        answers = [
-            (*(token for token in answer if token != END), END)
-            for answer in sample(base, None, prompts, max_new_tokens=8, greedy=False, seed=seed)
-        ]
-        logprobs = answer_logprobs(base, None, list(zip(prompts, answers, strict=True)), token_budget=2048)
+        if sampling.top_k:
+            drawn = _sample_top_k(base, prompts, sampling, seed)
+            answers, logprobs = [ids for ids, _ in drawn], [chances for _, chances in drawn]
+        else:
+            answers = [
+                (*(token for token in answer if token != END), END)
+                for answer in sample(base, None, prompts, max_new_tokens=8, greedy=False, seed=seed)
+            ]
+            logprobs = answer_logprobs(base, None, list(zip(prompts, answers, strict=True)), token_budget=2048)
         with closing(open_keys(f"sqlite:///{self.folder / 'keys.db'}")) as keys:
             make = Maker()
             make.keys = keys  # type: ignore[assignment]
+            as_sampled = partial(self._completion, make, sampling)
             events: list[Event] = []
             for number in range(comparisons):
                 at = start_ms + 10 * number
                 pair = [
-                    self._completion(make, f"{prefix}{row}", at, number, prompts[row], answers[row], logprobs[row])
+                    as_sampled(f"{prefix}{row}", at, number, prompts[row], answers[row], logprobs[row])
                     for row in (2 * number, 2 * number + 1)
                 ]
                 better = 0 if len(set(answers[2 * number])) >= len(set(answers[2 * number + 1])) else 1
@@ -99,7 +113,7 @@ class World:
                 events.append(make.thumb(pair[better], True, at + 6, user=user, id=f"fb-{prefix}-t{number}"))
             # Event time goes on, so that all windows close.
             late = start_ms + 10 * comparisons + 5_000
-            events.append(self._completion(make, f"{prefix}late", late, 0, prompts[0], answers[0], logprobs[0]))
+            events.append(as_sampled(f"{prefix}late", late, 0, prompts[0], answers[0], logprobs[0]))
             self.write(events)
 
     def vote(self, *, canary: int, stable: int, wins: int, losses: int, at_ms: int, prefix: str) -> None:
@@ -118,6 +132,7 @@ class World:
     def _completion(
         self,
         make: Maker,
+        sampling: SamplingParameters,
         name: str,
         at: int,
         number: int,
@@ -138,4 +153,25 @@ class World:
             base_fingerprint=base_fingerprint(self.model),
             chat_template_hash=chat_template_hash(self.model),
             choices=(choice,),
+            sampling=sampling,
         )
+
+
+@torch.no_grad()
+def _sample_top_k(
+    base: SharedBase, prompts: Sequence[Sequence[int]], sampling: SamplingParameters, seed: int
+) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Eight tokens for each prompt out of what top_k and top_p keep, with their logprobs as vLLM would log them."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for prompt in prompts:
+        ids, chances = list(prompt), []
+        for _ in range(8):
+            logits = base.module(input_ids=torch.tensor([ids])).logits[0, -1] / sampling.temperature
+            kept = sorted(naive_kept(logits.tolist(), sampling.top_k, sampling.top_p))
+            log_p = torch.log_softmax(logits[kept], -1)
+            place = int(torch.multinomial(log_p.exp(), 1, generator=generator))
+            ids.append(kept[place])
+            chances.append(float(log_p[place]))
+        drawn.append((tuple(ids[len(prompt) :]), tuple(chances)))
+    return drawn

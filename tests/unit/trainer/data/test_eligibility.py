@@ -17,8 +17,7 @@ from trainer.joining.exclusions import Reason
 
 RULES: list[tuple[dict[str, Any], Reason]] = [
     ({"sampling": PLAIN.model_copy(update={"temperature": 0.0})}, Reason.TEMPERATURE_ZERO),
-    ({"sampling": PLAIN.model_copy(update={"top_p": 0.9})}, Reason.TRUNCATED_SAMPLING),
-    ({"sampling": PLAIN.model_copy(update={"top_k": 50})}, Reason.TRUNCATED_SAMPLING),
+    ({"sampling": PLAIN.model_copy(update={"top_k": 1})}, Reason.TEMPERATURE_ZERO),
     ({"sampling": PLAIN.model_copy(update={"min_p": 0.1})}, Reason.TRUNCATED_SAMPLING),
     ({"sampling": PLAIN.model_copy(update={"presence_penalty": 0.1})}, Reason.PENALTIES),
     ({"sampling": PLAIN.model_copy(update={"frequency_penalty": -0.1})}, Reason.PENALTIES),
@@ -36,6 +35,8 @@ RULES: list[tuple[dict[str, Any], Reason]] = [
         {"logprobs_mode": "raw_logprobs", "sampling": PLAIN.model_copy(update={"temperature": 0.7})},
         Reason.OTHER_LOGPROBS,
     ),
+    ({"logprobs_mode": "raw_logprobs", "sampling": PLAIN.model_copy(update={"top_p": 0.9})}, Reason.OTHER_LOGPROBS),
+    ({"logprobs_mode": "raw_logprobs", "sampling": PLAIN.model_copy(update={"top_k": 9})}, Reason.OTHER_LOGPROBS),
     ({"finish_reason": "length"}, Reason.CUT_OFF),
     ({"finish_reason": "abort"}, Reason.CUT_OFF),
     ({"finish_reason": "error"}, Reason.CUT_OFF),
@@ -67,10 +68,11 @@ def test_each_rule_excludes_from_ppo_by_name_and_not_from_the_reward_model(
         {"arm": Arm.EXPLORATION},
         {"logprobs_mode": "raw_logprobs"},
         {"sampling": PLAIN.model_copy(update={"temperature": 0.7, "seed": 1, "stop_strings": 2, "max_tokens": 9})},
+        {"sampling": PLAIN.model_copy(update={"top_p": 0.8, "top_k": 20, "temperature": 0.7})},
     ],
     ids=str,
 )
-def test_what_leaves_the_distribution_whole_trains_ppo(change: dict[str, Any]) -> None:
+def test_what_leaves_the_distribution_whole_or_can_be_replayed_trains_ppo(change: dict[str, Any]) -> None:
     make = Maker()
     assert len(joined(make.completion(**change)).trainable) == 1
 
@@ -94,7 +96,7 @@ def test_a_logprob_that_is_no_number_excludes(value: float) -> None:
 
 def test_all_reasons_of_one_answer_are_named() -> None:
     make = Maker()
-    greedy = SamplingParameters(temperature=0, top_p=0.9, top_k=0, min_p=0)
+    greedy = SamplingParameters(temperature=0, top_p=0.9, top_k=0, min_p=0.1)
     answer = make.completion(sampling=greedy, finish_reason="length")
     assert reasons(joined(answer))[f"{answer.completion_id}/0"] == {
         Reason.TEMPERATURE_ZERO,
@@ -104,8 +106,11 @@ def test_all_reasons_of_one_answer_are_named() -> None:
 
 
 @pytest.mark.parametrize("change", [change for change, _ in RULES if "sampling" in change], ids=str)
-def test_the_contract_calls_the_same_sampling_partial(change: dict[str, Any]) -> None:
+def test_the_contract_calls_the_same_sampling_partial_but_for_what_is_replayed(change: dict[str, Any]) -> None:
     make = Maker()
     reasons_found = ppo_reasons(Answer(completion := facts(make.completion(**change)), completion.choices[0]), SCOPE)
-    whole = change["sampling"].full_distribution
+    sampling = change["sampling"]
+    if sampling.top_k != 1:
+        sampling = sampling.model_copy(update={"top_p": 1.0, "top_k": 0})
+    whole = sampling.full_distribution
     assert whole is (not set(reasons_found) - {Reason.OTHER_LOGPROBS})

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.completion import COLLECTED
 from schemas.event import Event
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import joined
@@ -89,6 +90,17 @@ def test_thumbs_weigh_more_where_people_rarely_click() -> None:
     assert weights["en", "busy"] == pytest.approx(7 / 18 * 10 / 6)
     assert weights["en", "quiet"] == pytest.approx(7 / 18 * 10 / 2)
     assert propensity_weights(result.words, result.settled, 1.5)["en", "quiet"] == 1.5
+
+
+def test_silence_on_answers_that_were_only_collected_says_nothing() -> None:
+    make = Maker()
+    seen = [make.completion(domain="busy") for _ in range(8)]
+    collected = [make.completion(domain=COLLECTED) for _ in range(50)]
+    words = [make.thumb(answer) for answer in seen[:5]]
+    result = joined(*seen, *collected, *words)
+    assert propensity_weights(result.words, result.settled, 5) == {("en", "busy"): pytest.approx(1)}
+    late = joined(*seen, *collected, *words, make.thumb(collected[0]))
+    assert ("en", COLLECTED) in propensity_weights(late.words, late.settled, 5)
 
 
 def test_ppo_gets_what_is_new_unless_nothing_is() -> None:

@@ -1,0 +1,55 @@
+"""The alert rules speak only of metrics, labels and reasons that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+import deploy
+from server.metrics import ServerMetrics
+from trainer.joining.exclusions import Reason
+from trainer.metrics import TrainerMetrics
+
+FILE = Path(deploy.__file__).parent / "prometheus" / "alerts.yml"
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(FILE.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def exposed() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every metric's sample name and label names."""
+    server = CollectorRegistry()
+    ServerMetrics(server)
+    for registry in (server, TrainerMetrics().registry):
+        for collector in registry._collector_to_names:
+            for metric in collector.describe():
+                suffix = "_total" if metric.type == "counter" else ""
+                yield metric.name + suffix, collector._labelnames  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_names_only_what_is_there(rule: dict[str, Any]) -> None:
+    assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+    assert set(rule["annotations"]) == {"summary", "description"}
+    metrics = dict(exposed())
+    found = re.findall(r"(attune_\w+)(?:\{(\w+)(?:=|!=)\"(\w+)\"\})?", rule["expr"])
+    assert found
+    for name, label, value in found:
+        assert name in metrics
+        assert not label or label in metrics[name]
+        if label == "reason":
+            assert value in set(Reason)
+    for name in re.findall(r"attune_\w+", rule["annotations"]["description"]):
+        assert name in metrics
+
+
+def test_starvation_is_watched() -> None:
+    assert "attune_trainer_ppo_starved" in " ".join(rule["expr"] for rule in rules())
