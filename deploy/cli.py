@@ -104,11 +104,29 @@ def demo(
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON here as well.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     work: Annotated[Path | None, typer.Option(help="Working folder; default: a new one under .attune/.")] = None,
+    taste: Annotated[str | None, typer.Option(help="Who the users are: mixed (the default), brief or warm.")] = None,
+    users: Annotated[Path | None, typer.Option(help="TOML file of your own users; see docs/demo.md.")] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Deal verdicts at random: the gain must vanish.")] = False,
+    sabotage: Annotated[
+        bool, typer.Option("--sabotage", help="At the end, serve a version of flipped verdicts and take it back.")
+    ] = False,
 ) -> None:
     """Watch the whole loop: made-up users talk to a real server, and it learns what they like."""
     from deploy.demo.run import DemoOptions, run_demo
 
-    options = DemoOptions(model=model, turns=turns, log=log, keep=keep, report=report, seed=seed, work=work)
+    options = DemoOptions(
+        model=model,
+        turns=turns,
+        log=log,
+        keep=keep,
+        report=report,
+        seed=seed,
+        work=work,
+        taste=taste,
+        users=users,
+        shuffle=shuffle,
+        sabotage=sabotage,
+    )
     raise typer.Exit(run_demo(options))
 
 

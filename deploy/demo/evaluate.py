@@ -20,12 +20,13 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Examinee:
-    """How versions are asked: the server, a key without consent, and the sampling, which is that of the users."""
+    """How versions are asked (the server, a key without consent, the users' sampling), and how answers are weighed."""
 
     url: str
     api_key: str = field(repr=False)
     max_tokens: int
     temperature: float
+    weights: gold.Weights = gold.DEFAULT
     domain_language: bool = True
     with_article: bool = False
     concurrency: int = 16
@@ -63,6 +64,8 @@ class Gain:
 async def examine(examinee: Examinee, version: str, questions: Sequence[Question]) -> Exam:
     """Ask `version` (such as `support@v2`) every question once and score the answers.
 
+    An alias such as `support` asks whatever version serves then.
+
     Raises:
         openai.APIError: a question went unanswered.
     """
@@ -82,11 +85,18 @@ async def examine(examinee: Examinee, version: str, questions: Sequence[Question
             return completion.choices[0].message.content or ""
 
         answers = await asyncio.gather(*(answer(question) for question in questions))
-    scores = (
-        gold.score(question, text, domain_language=examinee.domain_language).total
+    scores = grade(questions, answers, examinee.weights, domain_language=examinee.domain_language)
+    return Exam(version, tuple(answers), scores)
+
+
+def grade(
+    questions: Sequence[Question], answers: Sequence[str], weights: gold.Weights, *, domain_language: bool = True
+) -> tuple[float, ...]:
+    """The gold of each answer to its question by these weights, which need not be those that the exam was scored by."""
+    return tuple(
+        gold.score(question, text, domain_language=domain_language, weights=weights).total
         for question, text in zip(questions, answers, strict=True)
     )
-    return Exam(version, tuple(answers), tuple(scores))
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Gain:

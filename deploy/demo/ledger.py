@@ -11,6 +11,16 @@ RECENT = 150  # answers per version that the live gold is averaged over
 KEPT_FAILURES = 20
 
 
+@dataclass(frozen=True)
+class Thumb:
+    """What somebody pressed a thumb on, and which."""
+
+    question: str
+    answer: str
+    version: str
+    up: bool
+
+
 @dataclass
 class Ledger:
     """Written by the population, read by the screen and the report.
@@ -19,6 +29,7 @@ class Ledger:
         requests_sent: chat and comparison requests.
         failures: the first few request failures in words; `requests_failed` counts them all.
         feedback_ids: distinct ids of acknowledged feedback (a duplicate sent on purpose adds none).
+        thumbs: id of acknowledged feedback -> the thumb that it is, in the order of the acknowledgements.
         first_answer_at: version -> `time.monotonic()` of the first answer it gave to a user.
         recent_gold: version -> gold of its latest answers to users; shown live, part of no result.
     """
@@ -32,6 +43,7 @@ class Ledger:
     comparisons: int = 0
     failures: list[str] = field(default_factory=list)
     feedback_ids: set[str] = field(default_factory=set)
+    thumbs: dict[str, Thumb] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
     first_answer_at: dict[str, float] = field(default_factory=dict)
     recent_gold: dict[str, deque[float]] = field(default_factory=dict)
@@ -52,9 +64,11 @@ class Ledger:
         self.feedback_failed += 1
         self._keep(what)
 
-    def acknowledged(self, feedback_id: str) -> None:
-        """The server says that this feedback is durable."""
+    def acknowledged(self, feedback_id: str, thumb: Thumb | None = None) -> None:
+        """The server says that this feedback is durable; `thumb` where it is one."""
         self.feedback_ids.add(feedback_id)
+        if thumb is not None:
+            self.thumbs[feedback_id] = thumb
 
     def live_gold(self, version: str) -> float | None:
         """Mean gold of the version's latest answers to users; None before the first."""

@@ -101,9 +101,10 @@ class Operator:
                 return float(entry["at"]) / 1000
         return None
 
-    async def roll_back(self, reason: str) -> None:
-        """Take the stable version back to the one before."""
-        response = await self.http.post(f"/v1/admin/policies/{self.policy}/rollback", json={"reason": reason})
+    async def roll_back(self, reason: str, version: str | None = None) -> None:
+        """Take the stable version back to the one before, or `version`, the canary, from the traffic."""
+        body = {"reason": reason} if version is None else {"reason": reason, "version": version}
+        response = await self.http.post(f"/v1/admin/policies/{self.policy}/rollback", json=body)
         response.raise_for_status()
 
     async def promote(self, version: str, reason: str) -> None:

@@ -16,8 +16,10 @@ from openai import APIError, AsyncOpenAI
 
 from deploy.demo import gold
 from deploy.demo.domain import Question, user_questions
-from deploy.demo.ledger import Ledger
+from deploy.demo.ledger import Ledger, Thumb
+from deploy.demo.preferences import Preferences, shipped
 from deploy.demo.users import User, Verdict, make_users
+from deploy.demo.verdicts import Verdicts
 
 REQUEST_TIMEOUT_S = 60.0
 
@@ -28,6 +30,8 @@ class Traffic:
 
     Attributes:
         url: the server's root, without `/v1`.
+        preferences: who the people are, and what their gold is.
+        shuffled: their verdicts are dealt at random, each kind by itself.
         seats: people talking at any moment.
         comparison_share: of the questions that are put as a blinded comparison of two answers.
         stream_share: of the chats that are streamed.
@@ -38,6 +42,8 @@ class Traffic:
 
     url: str
     api_key: str = field(repr=False)
+    preferences: Preferences = field(default_factory=lambda: shipped("mixed"))
+    shuffled: bool = False
     model: str = "support"
     people: int = 120
     seats: int = 14
@@ -53,16 +59,22 @@ class Traffic:
 
 @dataclass
 class Population:
-    """The users of one demo run. `run` lets them talk until told to stop; `ledger` says what came of it."""
+    """The users of one demo run. `run` lets them talk until told to stop; `ledger` says what came of it, and whoever
+    changes `verdicts` meanwhile changes what they press.
+    """
 
     traffic: Traffic
     ledger: Ledger = field(default_factory=Ledger)
+    verdicts: Verdicts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.verdicts = Verdicts(self.traffic.seed, shuffled=self.traffic.shuffled)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Talk from all seats until `stop` is set, then let the last feedback go out."""
         traffic = self.traffic
         rng = random.Random(traffic.seed)
-        people = make_users(traffic.people, traffic.seed)
+        people = make_users(traffic.people, traffic.seed, traffic.preferences.tastes)
         async with (
             AsyncOpenAI(
                 base_url=f"{traffic.url}/v1", api_key=traffic.api_key, max_retries=0, timeout=REQUEST_TIMEOUT_S
@@ -76,7 +88,7 @@ class Population:
         ):
             for number in range(traffic.seats):
                 own = random.Random(rng.random())
-                seat = _Seat(traffic, self.ledger, chat, http, own, people, user_questions(own))
+                seat = _Seat(traffic, self.ledger, self.verdicts, chat, http, own, people, user_questions(own))
                 seats.create_task(seat.talk(stop), name=f"seat-{number}")
 
 
@@ -86,6 +98,7 @@ class _Seat:
 
     traffic: Traffic
     ledger: Ledger
+    verdicts: Verdicts
     chat: AsyncOpenAI
     http: httpx.AsyncClient
     rng: random.Random
@@ -128,10 +141,11 @@ class _Seat:
         self.ledger.answered(attune["version"], self._gold(question, answer))
         feeling = self._utility(user, question, answer)
         if user.presses(feeling, self.rng):
-            up = user.likes(feeling, self.rng)
+            up = self.verdicts.thumb(user.likes(feeling, self.rng))
             self.ledger.thumbs_up += up
             self.ledger.thumbs_down += not up
-            self._send(user, {"handle": attune["handles"][0], "kind": "thumbs", "value": "up" if up else "down"})
+            word = {"handle": attune["handles"][0], "kind": "thumbs", "value": "up" if up else "down"}
+            self._send(user, word, Thumb(question.text, answer, attune["version"], up))
 
     async def _stream(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The same over a stream; its first chunk says which version speaks."""
@@ -167,7 +181,7 @@ class _Seat:
         feelings = [self._utility(user, question, text) for text in texts]
         if not user.presses(max(feelings, key=abs), self.rng):
             return
-        verdict = user.compares(feelings[0], feelings[1], self.rng)
+        verdict = self.verdicts.comparison(user.compares(feelings[0], feelings[1], self.rng))
         self.ledger.comparisons += 1
         word: dict[str, Any] = {"handle": comparison["handle"], "kind": "comparison"}
         if verdict in (Verdict.TIE, Verdict.BOTH_BAD):
@@ -176,15 +190,15 @@ class _Seat:
             word["winner"] = 0 if verdict is Verdict.FIRST else 1
         self._send(user, word)
 
-    def _send(self, user: User, word: dict[str, Any]) -> None:
+    def _send(self, user: User, word: dict[str, Any], thumb: Thumb | None = None) -> None:
         """Send feedback after the user's delay, beside the conversation; now and then twice."""
         word["idempotency_key"] = f"{user.name}-{self.rng.getrandbits(64):016x}"
         times = 2 if user.repeats(self.rng) else 1
-        task = asyncio.create_task(self._deliver(word, user.waits(self.rng), times))
+        task = asyncio.create_task(self._deliver(word, user.waits(self.rng), times, thumb))
         self.pending.add(task)
         task.add_done_callback(self.pending.discard)
 
-    async def _deliver(self, word: dict[str, Any], delay_s: float, times: int) -> None:
+    async def _deliver(self, word: dict[str, Any], delay_s: float, times: int, thumb: Thumb | None) -> None:
         await asyncio.sleep(delay_s)
         for _ in range(times):
             self.ledger.feedback_sent += 1
@@ -194,7 +208,7 @@ class _Seat:
             except httpx.HTTPError as error:
                 self.ledger.feedback_refused(f"feedback: {type(error).__name__}: {error}")
                 return
-            self.ledger.acknowledged(response.json()["id"])
+            self.ledger.acknowledged(response.json()["id"], thumb)
 
     def _session(self, user: User) -> str:
         return f"{user.name}-{self.turns}-{self.rng.getrandbits(32):08x}"
@@ -203,4 +217,7 @@ class _Seat:
         return user.utility(question, answer, self.rng, domain_language=self.traffic.domain_language)
 
     def _gold(self, question: Question, answer: str) -> float:
-        return gold.score(question, answer, domain_language=self.traffic.domain_language).total
+        traffic = self.traffic
+        return gold.score(
+            question, answer, domain_language=traffic.domain_language, weights=traffic.preferences.gold
+        ).total

@@ -43,6 +43,17 @@ class Child:
         lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
+    def last_words(self) -> str:
+        """The last line of its log without date, time, level and logger."""
+        return self.tail().rpartition("\n")[2].split(" ", 4)[-1]
+
+    def wait(self, patience_s: float) -> int:
+        """The exit code, once it has ended by itself. Raises Unavailable where it is not over in that time."""
+        try:
+            return self.process.wait(patience_s)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"the {self.name} did not end within {patience_s:.0f} s:\n{self.tail()}") from error
+
     def stop(self, patience_s: float = 20.0) -> int:
         """Ask it to end, kill it and whatever it leaves behind where that takes too long; returns its exit code."""
         if self.process.poll() is None:

@@ -1,17 +1,13 @@
-"""The demo's report: what was measured, which promises held, and how it reads on a terminal.
-
-Numbers in, words and JSON out; measures nothing.
-"""
+"""The demo's report: what was measured, and which promises held. Measures nothing; `printed` shows it on a terminal."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.panel import Panel
-from rich.table import Table
+from deploy.demo.evaluate import Gain
+from deploy.demo.trace import Trace
+from deploy.demo.variety import Constant, Diversity
 
 FLOOR_S = 1.0
 
@@ -41,8 +37,54 @@ class Example:
 
 
 @dataclass(frozen=True)
+class GoldByTaste:
+    """The same answers weighed by one population: mean gold of base and served policy, and the gain with its 95 %
+    interval.
+    """
+
+    base: float
+    policy: float
+    gain: float
+    gain_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SabotageReport:
+    """What became of a version taught by flipped words.
+
+    Attributes:
+        reason: why nothing was promoted; empty where it was, and then all figures are there.
+        gold_before: of the good version; `gold_served` and `gold_after` are of the public name, while the bad version
+            was stable and once it was taken back.
+        fall, recovery: paired differences served - before and after - served.
+    """
+
+    words: int
+    version: str | None
+    reason: str
+    opened_gates: list[str]
+    kl: float | None
+    gold_before: float
+    gold_served: float | None
+    gold_after: float | None
+    fall: Gain | None
+    recovery: Gain | None
+    rollback_seconds: float | None
+
+    @property
+    def shown(self) -> bool:
+        """Gold fell and came back, both told from chance; or the gates refused the version."""
+        if self.fall is None or self.recovery is None:
+            return self.version is not None
+        return self.fall.high < 0 < self.recovery.low
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything the demo found. Gold is in [0, 1]; KL in nats per sequence; times in seconds."""
+    """Everything the demo found. Gold is in [0, 1]; KL in nats per sequence; times in seconds.
+
+    With `shuffled` verdicts there is nothing to learn: no gain is promised, and no version need ever be served.
+    """
 
     model: str
     policy_version: str
@@ -69,18 +111,36 @@ class Report:
     examples: list[Example] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    taste: str = "mixed"
+    shuffled: bool = False
+    gold_by_taste: dict[str, GoldByTaste] = field(default_factory=dict)
+    best_constant: Constant | None = None
+    diversity_base: Diversity | None = None
+    diversity_policy: Diversity | None = None
+    trace: Trace | None = None
+    sabotage: SabotageReport | None = None
 
     def promises(self) -> dict[str, bool]:
         """What the demo must show, and whether it did."""
-        return {
+        promises = {
             f"the loop turned {self.turns_wanted} times": self.turns >= self.turns_wanted,
             "gold is up and the 95 % interval excludes zero": self.gold_gain_ci95[0] > 0,
             "KL to the base is within its budget": self.kl_to_base <= self.kl_budget,
             "no chat request failed": self.requests_sent > 0 and self.requests_failed == 0,
             "all acknowledged feedback lies in the log": self.feedback_found == self.feedback_acknowledged > 0,
-            f"a new version speaks within {FLOOR_S:g} s": _within(self.swap_seconds),
-            f"a rollback speaks within {FLOOR_S:g} s": _within(self.rollback_seconds),
+            f"a new version speaks within {FLOOR_S:g} s": self._within(self.swap_seconds),
+            f"a rollback speaks within {FLOOR_S:g} s": self._within(self.rollback_seconds),
         }
+        if self.shuffled:
+            del promises["gold is up and the 95 % interval excludes zero"]
+        if self.sabotage is not None:
+            promises["flipped words did harm that a rollback undid, or the gates refused"] = self.sabotage.shown
+        return promises
+
+    def _within(self, seconds: float | None) -> bool:
+        if seconds is None:
+            return self.shuffled  # then the gates may refuse every version
+        return seconds <= FLOOR_S
 
     @property
     def kept(self) -> bool:
@@ -95,53 +155,3 @@ class Report:
         """Write the report as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-
-
-def show(report: Report, console: Console) -> None:
-    """Print the report."""
-    versions = Table("version", "stage", "gold", "KL to base", "publish to first token", title="Versions")
-    for row in report.versions:
-        gold = "" if row.gold is None else f"{row.gold:.3f}"
-        swap = "" if row.swap_seconds is None else f"{row.swap_seconds:.2f} s"
-        versions.add_row(row.version, row.stage, gold, f"{row.kl:.2f} nats", swap)
-    low, high = report.gold_gain_ci95
-    numbers = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("gold of the base", f"{report.gold_base:.3f}"),
-        (f"gold of {report.policy_version}", f"{report.gold_policy:.3f}"),
-        (
-            "gain",
-            f"{report.gold_gain:+.3f}  (95 % interval {low:+.3f} to {high:+.3f}, {report.questions} questions)",
-        ),
-        ("KL to the base", f"{report.kl_to_base:.2f} of {report.kl_budget:g} nats per sequence"),
-        ("requests", f"{report.requests_sent} sent, {report.requests_failed} failed"),
-        ("feedback", f"{report.feedback_acknowledged} acknowledged, {report.feedback_found} found in the log"),
-        ("rollback to first token", _seconds(report.rollback_seconds)),
-        ("whole run", f"{report.seconds:.0f} s"),
-    ):
-        numbers.add_row(f"[dim]{name}[/dim]", value)
-    examples = Table("question", "base", report.policy_version, title="Before and after", show_lines=True)
-    for example in report.examples:
-        examples.add_row(
-            escape(example.question),
-            f"{escape(example.before)} [dim]({example.gold_before:.2f})[/dim]",
-            f"{escape(example.after)} [dim]({example.gold_after:.2f})[/dim]",
-        )
-    places = Table.grid(padding=(0, 2))
-    for name, place in report.artifacts.items():
-        places.add_row(f"[dim]{name}[/dim]", place)
-    promises = "\n".join(
-        f"[green]✓[/green] {promise}" if held else f"[red]✗ {promise}[/red]"
-        for promise, held in report.promises().items()
-    )
-    console.print(Panel(Group(numbers, "", versions, "", examples, "", promises, "", places), title="Report"))
-    for failure in report.failures:
-        console.print(f"[red]failed:[/red] {escape(failure)}")
-
-
-def _within(seconds: float | None) -> bool:
-    return seconds is not None and seconds <= FLOOR_S
-
-
-def _seconds(seconds: float | None) -> str:
-    return "not measured" if seconds is None else f"{seconds:.2f} s"

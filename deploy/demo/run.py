@@ -17,10 +17,13 @@ from rich.console import Console
 
 from deploy.demo import processes
 from deploy.demo.base import BaseOptions, make_base
-from deploy.demo.loop import Loop, Stage
+from deploy.demo.loop import Loop
+from deploy.demo.preferences import Preferences, load, shipped
+from deploy.demo.printed import show
 from deploy.demo.processes import Child
-from deploy.demo.report import Report, show
+from deploy.demo.report import Report
 from deploy.demo.screen import Screen
+from deploy.demo.stage import Stage
 from deploy.demo.workplace import Workplace, prepare
 from schemas.errors import ConfigError, Unavailable
 
@@ -39,6 +42,22 @@ class DemoOptions:
     report: Path | None = None
     seed: int = 0
     work: Path | None = None
+    taste: str | None = None
+    users: Path | None = None
+    shuffle: bool = False
+    sabotage: bool = False
+
+    def preferences(self) -> Preferences:
+        """Who the users are.
+
+        Raises:
+            ConfigError: both `taste` and `users` say so, or what they name is not there or not in order.
+        """
+        if self.users is None:
+            return shipped(self.taste or "mixed")
+        if self.taste is not None:
+            raise ConfigError("--taste and --users both say who talks", field="users", remedy="Give one of them.")
+        return load(self.users)
 
 
 def run_demo(options: DemoOptions) -> int:
@@ -50,6 +69,11 @@ def run_demo(options: DemoOptions) -> int:
     """
     if options.log not in ("sqlite", "kafka"):
         raise ConfigError(f"there is no log {options.log!r}", field="log", remedy="Write sqlite or kafka.")
+    if options.shuffle and options.sabotage:
+        raise ConfigError(
+            "shuffled verdicts cannot be flipped", field="sabotage", remedy="Give --shuffle or --sabotage, not both."
+        )
+    preferences = options.preferences()
     screen = Screen(Console())
     folder = (options.work or HOME / f"demo-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     if folder.exists() and any(folder.iterdir()):
@@ -66,8 +90,20 @@ def run_demo(options: DemoOptions) -> int:
             _wait_until_ready(place, server, trainer)
             screen.working_on = ""
             screen.say(f"the server answers at {place.url}")
-            stage = Stage(place, server, trainer, model=model, tiny=options.model is None, seed=options.seed)
-            report = asyncio.run(Loop(stage, screen).run(options.turns))
+            stage = Stage(
+                place,
+                server,
+                trainer,
+                model=model,
+                tiny=options.model is None,
+                seed=options.seed,
+                preferences=preferences,
+                shuffled=options.shuffle,
+                start_once=lambda config: _start("flipped trainer", "train", config, place, "--once"),
+            )
+            shuffled = ", their verdicts dealt at random" if options.shuffle else ""
+            screen.say(f"the users come: taste {preferences.name}{shuffled}")
+            report = asyncio.run(Loop(stage, screen).run(options.turns, sabotage=options.sabotage))
         _finish(report, options, folder, screen)
         if options.keep:
             _keep_serving(place, server, screen)
@@ -104,7 +140,7 @@ def _open_log(options: DemoOptions, folder: Path, stack: ExitStack, screen: Scre
     return f"kafka://{broker.bootstrap}"
 
 
-def _start(name: str, command: str, config: Path, place: Workplace) -> Child:
+def _start(name: str, command: str, config: Path, place: Workplace, *flags: str) -> Child:
     environment = {
         "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -112,7 +148,10 @@ def _start(name: str, command: str, config: Path, place: Workplace) -> Child:
         "TOKENIZERS_PARALLELISM": "false",
     }
     return processes.start(
-        name, ["-m", "deploy.cli", command, "--config", str(config)], place.logs / f"{name}.log", environment
+        name,
+        ["-m", "deploy.cli", command, "--config", str(config), *flags],
+        place.logs / f"{name.replace(' ', '-')}.log",
+        environment,
     )
 
 

@@ -7,9 +7,10 @@ taste and with mistakes.
 import random
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import Self
 
 from deploy.demo import phrases
 from deploy.demo.domain import Question, demonstrations, words
@@ -51,19 +52,69 @@ class Traits:
     fluency: float
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a question makes a right answer say, in words; made once for a question that many answers are held to."""
+
+    facts: tuple[str, ...]
+    action: str
+    numbers: frozenset[str]
+    products: frozenset[str]
+
+    @classmethod
+    def of(cls, question: Question) -> Self:
+        values = frozenset(question.facts.values())
+        return cls(
+            facts=tuple(f" {' '.join(words(value))} " for value in question.facts.values()),
+            action=" ".join(words(question.action)),
+            numbers=values | frozenset(words(question.text)),
+            products=values,
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer by itself, whatever was asked. `own` is what it says of nobody else; `seen` lacks what is right."""
+
+    text: str
+    own: str
+    numbers: frozenset[str]
+    products: frozenset[str]
+    seen: Traits
+
+    @classmethod
+    def at(cls, answer: str, known_pairs: Collection[tuple[str, str]] | None = None) -> Self:
+        """Look at an answer. `known_pairs`: see `fluency`."""
+        foreign = [sentence for sentence in _sentences(answer) if FOREIGN_DATA.search(sentence)]
+        own = words(" ".join(sentence for sentence in _sentences(answer) if sentence not in foreign))
+        joined = f" {' '.join(own)} "
+        found = words(answer)
+        return cls(
+            text=" ".join(found),
+            own=joined,
+            numbers=frozenset(word for word in own if word.isdigit()),
+            products=frozenset(product for product in phrases.PRODUCTS if product.lower() in joined),
+            seen=Traits(
+                facts_right=False,
+                action_right=False,
+                courteous=COURTESY.search(answer) is not None,
+                rude=RUDENESS.search(answer) is not None,
+                words=len(found),
+                foreign_data=bool(foreign),
+                fluency=fluency(answer, known_pairs),
+            ),
+        )
+
+    def beside(self, asked: Asked) -> Traits:
+        """The same beside a question."""
+        stated = all(fact in self.own for fact in asked.facts)
+        facts_right = stated and self.numbers <= asked.numbers and self.products <= asked.products
+        return replace(self.seen, facts_right=facts_right, action_right=asked.action in self.text)
+
+
 def read(question: Question, answer: str, *, known_pairs: Collection[tuple[str, str]] | None = None) -> Traits:
     """Read an answer beside its question. `known_pairs`: see `fluency`."""
-    foreign = [sentence for sentence in _sentences(answer) if FOREIGN_DATA.search(sentence)]
-    own = " ".join(sentence for sentence in _sentences(answer) if sentence not in foreign)
-    return Traits(
-        facts_right=_facts_right(question, own),
-        action_right=" ".join(words(question.action)) in " ".join(words(answer)),
-        courteous=COURTESY.search(answer) is not None,
-        rude=RUDENESS.search(answer) is not None,
-        words=len(words(answer)),
-        foreign_data=bool(foreign),
-        fluency=fluency(answer, known_pairs),
-    )
+    return Look.at(answer, known_pairs).beside(Asked.of(question))
 
 
 def fluency(answer: str, known_pairs: Collection[tuple[str, str]] | None = None) -> float:
@@ -108,17 +159,6 @@ def perturb(traits: Traits, attention: float, rng: random.Random) -> Traits:
         foreign_data=traits.foreign_data and rng.random() <= attention,
         fluency=traits.fluency,
     )
-
-
-def _facts_right(question: Question, text: str) -> bool:
-    found = words(text)
-    joined = f" {' '.join(found)} "
-    if not all(f" {' '.join(words(value))} " in joined for value in question.facts.values()):
-        return False
-    numbers = {word for word in found if word.isdigit()}
-    products = {product for product in phrases.PRODUCTS if product.lower() in joined}
-    allowed = set(question.facts.values())
-    return numbers <= allowed | set(words(question.text)) and products <= allowed
 
 
 def _sentences(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Made-up users: tastes as data, and how a user with a taste judges what stands on the screen.
+"""Made-up users: the fields of a taste, and how a user with a taste judges what stands on the screen.
 
 A user sees the question and the answer's text, not the gold score: they weigh visible traits by their own taste,
 overlook some, and err. This module knows nothing of HTTP; `population` lets these people talk to a server.
@@ -9,55 +9,43 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from deploy.demo.domain import Question
 from deploy.demo.traits import Traits, domain_pairs, perturb, read
 
-
-@dataclass(frozen=True)
-class Taste:
-    """What one kind of user cares for and how they behave.
-
-    Attributes:
-        share: relative frequency of this kind.
-        brevity, correctness, courtesy, safety: weight of each trait in the user's utility.
-        temperature: of the logistic choice; higher is noisier.
-        attention: chance to notice a fault.
-        click: chance to press anything after an answer they feel strongly about; half of it when indifferent.
-        delay_s: mean seconds until they press.
-        duplicate: chance to send the same feedback twice.
-    """
-
-    name: str
-    share: float
-    brevity: float
-    correctness: float
-    courtesy: float
-    safety: float
-    temperature: float
-    attention: float
-    click: float
-    delay_s: float
-    duplicate: float
+Weight = Annotated[float, Field(ge=-10, le=10)]
 
 
-TASTES = (
-    Taste("hurried", 0.24, 1.2, 1.0, 0.5, 1.0, 0.35, 0.85, 0.8, 0.2, 0.02),
-    Taste("careful", 0.26, 0.5, 1.8, 0.5, 1.5, 0.35, 0.97, 0.9, 0.5, 0.02),
-    Taste("courteous", 0.24, 0.5, 1.0, 1.5, 1.0, 0.35, 0.85, 0.8, 0.3, 0.02),
-    Taste("private", 0.16, 0.5, 1.0, 0.7, 2.2, 0.35, 0.95, 0.9, 0.3, 0.05),
-    Taste("moody", 0.06, 0.6, 0.8, 0.8, 0.8, 2.0, 0.70, 0.9, 0.1, 0.10),
-    # Can be won by long and sugary answers, whatever they say.
-    Taste("gameable", 0.02, -1.5, 0.0, 1.5, 0.0, 0.35, 0.50, 1.0, 0.1, 0.05),
-    # Presses anything at once, several times.
-    Taste("bot", 0.02, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.50),
-)
+class Taste(BaseModel):
+    """What one kind of user cares for and how they behave: one `[[taste]]` table of a population's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="of this kind, unique in its file")
+    share: float = Field(gt=0, le=1_000, description="relative frequency of this kind")
+    brevity: Weight = Field(description="weight of brevity in the utility; negative where length pleases")
+    correctness: Weight = Field(description="weight of being right")
+    courtesy: Weight = Field(description="weight of kind words, and against rude ones")
+    safety: Weight = Field(description="weight of giving nobody else's data away")
+    reading_words: float = Field(
+        30, ge=1, le=1_000, description="words; two thirds of them still feel as brief as can be, twice as many long"
+    )
+    temperature: float = Field(ge=0.01, le=100, description="of the logistic choice; higher is noisier")
+    attention: float = Field(ge=0, le=1, description="chance to notice a fault")
+    click: float = Field(
+        ge=0, le=1, description="chance to press anything after an answer they feel strongly about; half if indifferent"
+    )
+    delay_s: float = Field(ge=0, le=60, description="mean seconds until they press")
+    duplicate: float = Field(ge=0, le=1, description="chance to send the same feedback twice")
+
 
 FLUENCY_WEIGHT = 2.0
 LIKED_ABOVE = 0.75  # utility from which an answer pleases more often than not; the best possible is 1
 TIE_WITHIN = 0.04
 BAD_BELOW = 0.05
-READING_WORDS = 30
 
 
 class Verdict(StrEnum):
@@ -111,7 +99,7 @@ class User:
 def utility(taste: Taste, seen: Traits) -> float:
     """Weighted mean of the traits as this taste sees them, each in [-1, 1]; minus what is unreadable."""
     traits = (
-        (taste.brevity, min(1.0, max(-1.0, 2 - 1.5 * seen.words / READING_WORDS))),
+        (taste.brevity, min(1.0, max(-1.0, 2 - 1.5 * seen.words / taste.reading_words))),
         (taste.correctness, 1.0 if seen.facts_right and seen.action_right else -1.0),
         (taste.courtesy, -1.0 if seen.rude else 1.0 if seen.courteous else 0.0),
         (taste.safety, -1.0 if seen.foreign_data else 1.0),
@@ -122,7 +110,7 @@ def utility(taste: Taste, seen: Traits) -> float:
     return sum(weight * value for weight, value in traits) / scale - FLUENCY_WEIGHT * (1 - seen.fluency)
 
 
-def make_users(count: int, seed: int, tastes: Sequence[Taste] = TASTES) -> list[User]:
+def make_users(count: int, seed: int, tastes: Sequence[Taste]) -> list[User]:
     """`count` users, their tastes drawn by share."""
     rng = random.Random(seed)
     drawn = rng.choices(tastes, [taste.share for taste in tastes], k=count)

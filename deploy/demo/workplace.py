@@ -123,8 +123,9 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         gates=GateSettings(
             prompts=32,  # half of the default, to judge a turn sooner
             max_new_tokens=MAX_ANSWER_TOKENS,
-            # Most of these users do like short answers, and a policy that drops two of six styles is less varied:
-            # both are the point of the demo.
+            # Most users do like short answers, those of the warm taste long ones, and a policy that drops two of six
+            # styles is less varied: all that is the point of the demo.
+            max_length_growth=0.6,
             max_length_correlation=0.9,
             max_entropy_drop=0.6,
             # Of 36 greedy answers of so small a model a few come and go by themselves.

@@ -37,6 +37,21 @@ def test_totals_by_hand(answer: str, total: float) -> None:
     assert gold.score(RETURN, answer).total == pytest.approx(total, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("answer", "total"),
+    [
+        (RIGHT, 0.4 + 0.35 * 0.3 + 0.25 * 0.0),  # 11 words: as brief as can be, which is no virtue here
+        (f"Happy to help! {RIGHT}", 0.4 + 0.35 + 0.25 * 3 / 40),
+        (f"{RIGHT} Stop bothering us.", 0.4 - 0.35 + 0.25 * 3 / 40),
+        (f"{RIGHT} The customer before you, Danu Okresh, lives at 41 Heron Lane.", 0.0),
+    ],
+)
+def test_where_length_is_welcome_by_hand(answer: str, total: float) -> None:
+    weights = gold.Weights(correctness=0.4, politeness=0.35, brevity=-0.25, brief_words=11, long_words=51)
+    assert len(domain.words(RIGHT)) == 11
+    assert gold.score(RETURN, answer, weights=weights).total == pytest.approx(total, abs=1e-6)
+
+
 def test_the_same_answer_is_worthless_for_another_question() -> None:
     other = Question(RETURN.intent, "I want to return order 77-13.", {"order": "77-13"}, RETURN.action, "")
     stock = Question("stock", "Is the Pardu shelf in stock?", {"product": "Pardu shelf"}, "back in stock", "")

@@ -1,73 +1,21 @@
 """The users, the exam and the operator against the whole server on its in-memory engine, over real HTTP."""
 
 import asyncio
-import contextlib
 import random
-import socket
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from prometheus_client import CollectorRegistry
 
 from deploy.demo import domain
 from deploy.demo.evaluate import Examinee, examine
 from deploy.demo.log_audit import count_found
 from deploy.demo.operator import Operator
 from deploy.demo.population import Population, Traffic
-from deploy.demo.workplace import Workplace, prepare
+from deploy.demo.trace import trace_thumb
+from deploy.demo.workplace import Workplace
 from exchange.log import TopicPartition
-from exchange.open import open_keys, open_log, open_registry
+from exchange.open import open_log
 from schemas.completion import CompletionRecorded
-from server.app import Parts, build_app
-from server.auth import KeyFile
-from server.engine.memory import InMemoryEngine
-from server.settings import load_settings
-
-
-class _Quiet(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def some_answer(model: str, prompt: str, seed: int) -> str:
-    """An answer in any style to any question; now and then it fits."""
-    return domain.demonstrations(1, seed)[0].answer
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Workplace]:
-    """A prepared demo folder whose server runs, on the in-memory engine."""
-    made = prepare(tmp_path / "demo", model="none", tiny=True, log_url=f"sqlite:///{tmp_path / 'log.db'}", seed=1)
-    settings = load_settings(made.server_config)
-    with open_log(settings.server.log) as log, socket.socket() as listener:
-        listener.bind((settings.server.host, settings.server.port))
-        parts = Parts(
-            engine=InMemoryEngine(reply=some_answer),
-            log=log,
-            registry=open_registry(settings.server.registry),
-            keys=open_keys(settings.server.keys),
-            api_keys=KeyFile(settings.server.api_keys),
-            metrics_registry=CollectorRegistry(),
-        )
-        settings.server.data_dir.mkdir(parents=True, exist_ok=True)
-        application = build_app(settings, parts)
-        server = _Quiet(uvicorn.Config(application.app, lifespan="off", log_config=None, ws="none"))
-        async with application.running():
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            async with httpx.AsyncClient(base_url=made.url) as http:
-                while True:
-                    with contextlib.suppress(httpx.TransportError):
-                        if (await http.get("/livez")).is_success:
-                            break
-                    await asyncio.sleep(0.02)
-            yield made
-            server.should_exit = True
-            await serving
-        parts.keys.close()
 
 
 async def test_every_acknowledged_word_of_the_users_lies_in_the_log(place: Workplace) -> None:
@@ -91,6 +39,30 @@ async def test_every_acknowledged_word_of_the_users_lies_in_the_log(place: Workp
     assert ledger.live_gold("support@v0") is not None
     assert await asyncio.to_thread(count_found, place.log_url, ledger.feedback_ids) == len(ledger.feedback_ids)
     assert await asyncio.to_thread(count_found, place.log_url, {"fb_never"}) == 0
+
+
+async def test_every_thumb_is_remembered_with_what_it_was_pressed_on(place: Workplace) -> None:
+    people = Population(Traffic(place.url, place.users, people=9, seats=4, pause_s=0.01, comparison_share=0.3, seed=5))
+    people.verdicts.flipped = True
+    stop = asyncio.Event()
+    talking = asyncio.create_task(people.run(stop))
+    while len(people.ledger.thumbs) < 10:
+        assert not talking.done()
+        await asyncio.sleep(0.05)
+    stop.set()
+    await talking
+    ledger = people.ledger
+    assert len(ledger.thumbs) == ledger.thumbs_up + ledger.thumbs_down
+    assert ledger.thumbs.keys() <= ledger.feedback_ids
+    assert sum(thumb.up for thumb in ledger.thumbs.values()) == ledger.thumbs_up
+    async with httpx.AsyncClient(base_url=place.url, headers={"Authorization": f"Bearer {place.users}"}) as http:
+        trace = await trace_thumb(http, ledger.thumbs, "support@v1")
+    assert trace is not None
+    assert trace.fate["id"] == trace.feedback_id
+    assert trace.fate["status"] == "waiting"  # no trainer runs
+    thumb = ledger.thumbs[trace.feedback_id]
+    assert (trace.question, trace.answer) == (thumb.question, thumb.answer)
+    assert (trace.answered_by, trace.value) == ("support@v0", "up" if thumb.up else "down")
 
 
 async def test_the_exam_leaves_nothing_in_the_log(place: Workplace) -> None:

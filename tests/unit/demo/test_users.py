@@ -6,8 +6,10 @@ import pytest
 
 from deploy.demo import gold, phrases, users
 from deploy.demo.domain import Question
-from deploy.demo.users import TASTES, User, Verdict
+from deploy.demo.preferences import shipped
+from deploy.demo.users import User, Verdict
 
+TASTES = shipped("mixed").tastes
 QUESTION = Question(
     "order_status",
     "Where is my order 48-21?",
@@ -87,8 +89,8 @@ def test_two_bad_answers_and_two_equal_ones_are_said_to_be_so() -> None:
 
 
 def test_kinds_come_by_share_and_seed() -> None:
-    made = users.make_users(4000, seed=6)
-    assert made == users.make_users(4000, seed=6)
+    made = users.make_users(4000, 6, TASTES)
+    assert made == users.make_users(4000, 6, TASTES)
     assert len({user.name for user in made}) == 4000
     assert sum(taste.share for taste in TASTES) == pytest.approx(1.0)
     for kind in TASTES:
