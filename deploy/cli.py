@@ -13,6 +13,7 @@ from rich.console import Console
 from deploy import chat as chat_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
+from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
+app.add_typer(votes_command.app, name="feedback")
 app.command(name="chat")(chat_command.chat)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]

@@ -47,7 +47,7 @@ class Consent(Record):
     """A person's consent at the time of the event."""
 
     level: ConsentLevel
-    source: Literal["request", "key", "tenant", "event"] = Field(description="who said so")
+    source: Literal["request", "key", "tenant", "event", "import"] = Field(description="who said so")
 
 
 class SamplingParameters(Record):

@@ -130,9 +130,9 @@ class Turns:
         snapshot = self.corpus.cut(parent, folder, since=since)
         manifest = snapshot.manifest
         self.registry.publish_snapshot(folder, manifest)
-        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=len(snapshot.joined.words))
+        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=self.corpus.labels_of(snapshot.joined))
         self.state.save_turn(turn)
-        kinds = ("words", "pairs", "thumbs", "corrections", "answers")
+        kinds = ("words", "pairs", "thumbs", "corrections", "imported", "answers")
         counts = ", ".join(f"{manifest.counts.get(kind, 0)} {kind}" for kind in kinds)
         left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.excluded.items())
         self.progress.say(f"turn begins from {version_name(self.settings.policy, parent)}: {counts}")

@@ -14,11 +14,12 @@ from schemas.manifests import SnapshotManifest
 from trainer.candidate import TrainingData
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
-from trainer.joining.join import join
+from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import Dataset, Encode, open_dataset
+from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, open_dataset
+from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 
 
@@ -31,10 +32,20 @@ class Corpus:
     settings: FeedbackSection
     base_fingerprint: str
     encode: Encode
+    encode_chat: EncodeChat | None = None
 
     def labels(self, parent: int) -> int:
-        """Words of feedback that would train the reward model now."""
-        return len(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms).words)
+        """Labels that would train the reward model now."""
+        return self.labels_of(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms))
+
+    def labels_of(self, joined: Joined) -> int:
+        """Labels that count towards a turn: words of feedback, and imported votes once there are answers that PPO could
+        learn from with what they teach. Until then they would only begin turns that come to nothing.
+        """
+        people = (answer.completion.subject() for answer in joined.trainable)
+        trainable = sum(not is_heldout_person(person, self.settings) for person in people)
+        imported = len(joined.imported) if trainable >= self.settings.min_answers else 0
+        return len(joined.words) + imported
 
     def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
@@ -42,7 +53,7 @@ class Corpus:
 
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
-        return training_data(open_dataset(folder, manifest, self.keys, self.encode))
+        return training_data(open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat))
 
     def votes(self, *, canary: int, stable: int, since_ms: int) -> Sequence[CanaryVote]:
         """Blinded votes between these two versions, cast at or after `since_ms`."""
