@@ -22,9 +22,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+feedback = typer.Typer(help="Votes in and out of files.", no_args_is_help=True)
+feedback.command("import")(votes_command.import_votes)
+feedback.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
-app.add_typer(votes_command.app, name="feedback")
+app.add_typer(feedback, name="feedback")
 app.command(name="chat")(chat_command.chat)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]

@@ -203,6 +203,10 @@ class MemoryRegistry:
             raise NotFound(f"snapshot {digest} is not in the registry")
         return manifest
 
+    def snapshots(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(sorted(self._snapshots))
+
     def _publish_named(self, kind: str, folder: Path, manifest: Named, shelf: dict[Name, Named], name: Name) -> None:
         check_manifest(manifest)
         with self._lock:

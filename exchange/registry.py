@@ -59,3 +59,7 @@ class Registry(Protocol):
     def snapshot(self, digest: str) -> SnapshotManifest:
         """The manifest of a snapshot. Raises NotFound."""
         ...
+
+    def snapshots(self) -> tuple[str, ...]:
+        """The digests of all complete snapshots, of every policy, sorted."""
+        ...

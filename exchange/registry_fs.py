@@ -43,6 +43,7 @@ from schemas.base import version_name
 from schemas.errors import ConfigError, IntegrityError, NotFound
 from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, canonical_json, files_digest
 
+_SNAPSHOT_FILE = re.compile(r"([0-9a-f]{64})\.json")
 _VERSION_FILE = re.compile(r"v(0|[1-9][0-9]{0,8})\.json")
 
 
@@ -90,13 +91,20 @@ class FilesystemRegistry:
 
     def versions(self, policy: str) -> tuple[int, ...]:
         check_place(policy=policy)
-        folder = f"{self._root}/adapters/{policy}"
+        names = self._listed(f"{self._root}/adapters/{policy}")
+        return tuple(sorted(int(match[1]) for name in names if (match := _VERSION_FILE.fullmatch(name))))
+
+    def snapshots(self) -> tuple[str, ...]:
+        names = self._listed(f"{self._root}/snapshots")
+        return tuple(sorted(match[1] for name in names if (match := _SNAPSHOT_FILE.fullmatch(name))))
+
+    def _listed(self, folder: str) -> list[str]:
+        """The names in a folder; none where it does not exist."""
         with translated(self._what):
             try:
-                names = [entry.rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False)]
+                return [entry.rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False)]
             except FileNotFoundError:
-                return ()
-        return tuple(sorted(int(match[1]) for name in names if (match := _VERSION_FILE.fullmatch(name))))
+                return []
 
     def fetch_adapter(self, policy: str, version: int, cache: Path) -> Path:
         manifest = self.adapter(policy, version)

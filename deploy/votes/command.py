@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,21 +14,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from deploy.votes.importing import SHOWN_FAULTS, Destination, Survey, imported_ids, survey, write
 from deploy.votes.reading import Format, VoteReader
-from exchange.open import open_keys, open_log
+from exchange.open import open_keys, open_log, open_registry
 from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError, InvalidInput
 from server.auth import KeyFile
 from server.secrets import derive_secrets, load_secrets
 from server.settings import ServerSettings, load_settings
 
-app = typer.Typer(help="Votes in and out of files.", no_args_is_help=True)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The server's TOML file.")]
 DEFAULT_CONFIG = Path("server.toml")
 Step = Callable[[int, int], None]
 """Called with what is done and what there is."""
 
 
-@app.command("import")
 def import_votes(
     files: Annotated[list[Path], typer.Argument(help="Votes; Langfuse's traces and scores together.")],
     consent: Annotated[
@@ -76,6 +75,32 @@ def import_votes(
         with progress(console, "importing") as step:
             done = write(reader.read(), destination, log, keys, known, lambda wrote: step(wrote, total))
     typer.echo(f"imported {done} votes for {destination.policy}, tenant {destination.tenant}")
+
+
+def export_votes(
+    out: Annotated[Path, typer.Option(help="A new file; none is ever replaced.")],
+    shape: Annotated[str, typer.Option("--format", help="trl-preference, trl-unpaired or jsonl.")] = "trl-preference",
+    snapshot: Annotated[str | None, typer.Argument(help="A digest, or POLICY@vN; default: the newest.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Whose newest snapshot; default: the only policy.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Write the labels of a snapshot as text, for use elsewhere. Needs the key store; erased people are left out."""
+    from deploy.votes.exporting import Shape, export, snapshot_named
+
+    if shape not in tuple(Shape):
+        raise ConfigError(f"there is no format {shape!r}", field="format", remedy=f"Choose one of: {', '.join(Shape)}.")
+    settings = load_settings(config)
+    registry = open_registry(settings.server.registry)
+    manifest = snapshot_named(registry, policy_of(settings, policy) if snapshot is None else "", snapshot)
+    with closing(open_keys(settings.server.keys)) as keys, tempfile.TemporaryDirectory() as cache:
+        folder = registry.fetch_artifact("snapshots", manifest.digest, Path(cache))
+        exported = export(folder, manifest, keys, Shape(shape), out)
+    total = sum(exported.written.values()) + sum(exported.left_out.values())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(exported.written.items())) or "nothing"
+    typer.echo(f"{manifest.policy}, snapshot {manifest.digest[:12]}: wrote {kinds} of {total} labels to {out}")
+    for reason, count in exported.left_out.most_common():
+        typer.echo(f"  left out: {count} {reason}")
+    Console(stderr=True).print("The file is text in the clear: an erasure no longer reaches it.", highlight=False)
 
 
 def policy_of(settings: ServerSettings, named: str | None) -> str:
