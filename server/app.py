@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.journal import PolicyJournal
 from exchange.keys import KeyStore
 from exchange.log import EventLog
@@ -71,6 +72,7 @@ class Application:
     recorder: Recorder
     appender: Appender
     metrics: ServerMetrics
+    completions: CompletionIndex
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,6 +84,7 @@ class Application:
         async with AsyncExitStack() as ending:
             ending.callback(self.metrics.close)
             ending.callback(self.journal.close)
+            ending.callback(self.completions.close)
             ending.push_async_callback(self._flush)
             ending.push_async_callback(self.swapper.close)
             ending.push_async_callback(self.follower.close)
@@ -146,6 +149,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         idle_s=settings.health.idle_seconds,
         probe_timeout_s=settings.health.probe_timeout_seconds,
     )
+    completions = CompletionIndex(parts.log)
     path = RequestPath(
         auth=parts.api_keys,
         secrets=secrets,
@@ -156,6 +160,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         appender=appender,
         keys=parts.keys,
         metrics=metrics,
+        completions=completions,
         source=source,
         exploration_share=settings.chat.exploration_share,
         handle_ms=round(settings.chat.handle_days * DAY_MS),
@@ -179,6 +184,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         recorder=recorder,
         appender=appender,
         metrics=metrics,
+        completions=completions,
     )
 
 
