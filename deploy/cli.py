@@ -16,6 +16,7 @@ from deploy import feedback as feedback_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
 from deploy.doctor import command as doctor_command
+from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+feedback_command.app.command("import")(votes_command.import_votes)
+feedback_command.app.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")

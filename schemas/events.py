@@ -10,6 +10,7 @@ from schemas.base import Id, Sha256, VersionNumber
 from schemas.completion import CompletionRecorded, ConsentLevel
 from schemas.event import Event
 from schemas.feedback import MAX_CANDIDATES, CandidateRef, FeedbackReceived
+from schemas.imported import FeedbackImported
 
 
 class AnswerDisplayed(Event):
@@ -77,6 +78,7 @@ EVENTS: dict[str, type[Event]] = {
     for event in (
         CompletionRecorded,
         FeedbackReceived,
+        FeedbackImported,
         AnswerDisplayed,
         ConsentChanged,
         ErasureRequested,

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from exchange.accepted import AcceptedWords
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.fates import Fates
 from exchange.journal import PolicyJournal
 from exchange.keys import KeyStore
@@ -76,6 +77,7 @@ class Application:
     appender: Appender
     metrics: ServerMetrics
     accepted: AcceptedWords
+    completions: CompletionIndex
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,6 +90,7 @@ class Application:
             ending.callback(self.metrics.close)
             ending.callback(self.journal.close)
             ending.callback(self.accepted.close)
+            ending.callback(self.completions.close)
             ending.push_async_callback(self._flush)
             ending.push_async_callback(self.swapper.close)
             ending.push_async_callback(self.follower.close)
@@ -152,6 +155,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         idle_s=settings.health.idle_seconds,
         probe_timeout_s=settings.health.probe_timeout_seconds,
     )
+    completions = CompletionIndex(parts.log)
     path = RequestPath(
         auth=parts.api_keys,
         secrets=secrets,
@@ -162,6 +166,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         appender=appender,
         keys=parts.keys,
         metrics=metrics,
+        completions=completions,
         source=source,
         exploration_share=settings.chat.exploration_share,
         handle_ms=round(settings.chat.handle_days * DAY_MS),
@@ -190,6 +195,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         appender=appender,
         metrics=metrics,
         accepted=accepted,
+        completions=completions,
     )
 
 

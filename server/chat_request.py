@@ -78,6 +78,7 @@ class _Request(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
+    store: bool | None = None
 
 
 class _Chat(_Request):
@@ -119,6 +120,7 @@ class GenerationRequest:
     language: str | None
     domain: str | None
     tags: dict[str, str]
+    store: bool = False  # the client wants to find the completion again
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def parse_generation(protocol: str, body: dict[str, Any], headers: Mapping[str, 
         language=metadata.language,
         domain=metadata.domain,
         tags=_tags(metadata),
+        store=protocol == "chat.completions" and parsed.store is True,
     )
 
 

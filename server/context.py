@@ -35,6 +35,7 @@ class RequestContext:
     domain: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     comparison_id: str | None = None
+    store: bool = False  # the client wants to find it again
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)

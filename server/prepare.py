@@ -119,6 +119,7 @@ def prepare(
         domain=request.domain,
         metadata=request.tags,
         comparison_id=comparison_id,
+        store=request.store and comparison_id is None,  # a list that names versions would unblind a comparison
     )
     handles: tuple[str, ...] = ()
     if recorded and comparison_id is None:

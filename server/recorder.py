@@ -185,6 +185,7 @@ class Recorder:
                 for choice in record.choices
             ),
             comparison_id=context.comparison_id,
+            store=context.store,
             content=sealed,
         )
 

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
-from trainer.gates.sample import answer_encoder, load_tokenizer
+from trainer.gates.sample import answer_encoder, chat_encoder, load_tokenizer
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
 from trainer.intake.ledger import Ledger
@@ -68,7 +68,9 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     reporter = Reporter(stack.enter_context(open_display()), metrics, stop)
     lease = TrainerLease(journal, settings.policy, state.holder(), settings.lease_s)
     publisher = Publisher(journal, registry, lease, settings.policy, settings.promotion.canary_share)
-    corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, answer_encoder(home.model, tokenizer))
+    encode = answer_encoder(home.model, tokenizer)
+    encode_chat = chat_encoder(home.model, tokenizer, settings.feedback.max_imported_tokens)
+    corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, encode, encode_chat)
     turns = Turns(settings, home, journal, registry, publisher, state, corpus, reporter, metrics)
     watch = CanaryWatch(journal, publisher, corpus, settings.promotion, turns.reserved)
     return Loop(lease, watch, turns, feeder, reporter, metrics, stop, settings.poll_s)

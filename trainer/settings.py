@@ -36,6 +36,9 @@ class FeedbackSection(SnapshotSettings):
         ge=1,
         description="answers that PPO can learn from, below which a turn ends without a candidate (ours)",
     )
+    max_imported_tokens: int = Field(
+        default=4096, ge=1, description="tokens of an imported vote's conversation and answer; longer ones do not train"
+    )
     max_versions_behind: int = Field(
         default=MAX_VERSIONS_BEHIND, ge=0, description="answers of older versions do not train PPO"
     )

@@ -101,8 +101,9 @@ class Turns:
     def count(self) -> int:
         """New usable labels since the last turn; the funnel shows in the metrics."""
         stable = self.journal.state(self.settings.policy).stable
-        counted, last = self.corpus.funnel(stable), self.state.last()
-        new = max(0, counted.words - (last.labels if last else 0))
+        counted, labels = self.corpus.count(stable)
+        last = self.state.last()
+        new = max(0, labels - (last.labels if last else 0))
         self.metrics.funnel(counted)
         self.metrics.labels.set(new)
         return new
@@ -139,9 +140,9 @@ class Turns:
         snapshot = self.corpus.cut(parent, folder, since=since)
         manifest = snapshot.manifest
         self.registry.publish_snapshot(folder, manifest)
-        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=len(snapshot.joined.words))
+        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=self.corpus.labels_of(snapshot.joined))
         self.state.save_turn(turn)
-        kinds = ("words", "pairs", "thumbs", "corrections", "answers")
+        kinds = ("words", "pairs", "thumbs", "corrections", "imported", "answers")
         counts = ", ".join(f"{manifest.counts.get(kind, 0)} {kind}" for kind in kinds)
         left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.excluded.items())
         self.progress.say(f"turn begins from {version_name(self.settings.policy, parent)}: {counts}")

@@ -23,8 +23,9 @@ from schemas.errors import ConfigError, InvalidInput
 from schemas.event import Event
 from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
 from schemas.feedback import FeedbackReceived
+from schemas.imported import FeedbackImported
 from schemas.sealed import Sealed
-from trainer.intake.facts import CompletionFacts, Known
+from trainer.intake.facts import CompletionFacts, ImportedFacts, Known
 
 LAYOUT = 1
 _TABLES = """
@@ -151,6 +152,8 @@ class Ledger:
                     completion_id for _, kind, completion_id in erased if kind == "completion"
                 ),
                 erased_feedback=frozenset(event_id for event_id, kind, _ in erased if kind == "feedback"),
+                imported=tuple(self._parsed["imported"].values()),
+                erased_imported=frozenset(event_id for event_id, kind, _ in erased if kind == "imported"),
                 watermark=watermark,
                 offsets=offsets,
             )
@@ -191,7 +194,7 @@ class Ledger:
         for subject in {_subject(event) for event in events}:
             self._connection.execute(
                 "UPDATE events SET facts = NULL, content = NULL WHERE subject = ? AND facts IS NOT NULL"
-                " AND kind IN ('completion', 'feedback', 'displayed')"
+                " AND kind IN ('completion', 'feedback', 'imported', 'displayed')"
                 " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')",
                 (subject, subject),
             )
@@ -236,6 +239,7 @@ def copy_facts(source: Path, target: Path) -> None:
 _KINDS: dict[type[Event], str] = {
     CompletionRecorded: "completion",
     FeedbackReceived: "feedback",
+    FeedbackImported: "imported",
     AnswerDisplayed: "displayed",
     ConsentChanged: "consent",
     ErasureRequested: "erasure",
@@ -243,6 +247,7 @@ _KINDS: dict[type[Event], str] = {
 _FACTS: dict[str, type[Record]] = {
     "completion": CompletionFacts,
     "feedback": FeedbackReceived,
+    "imported": ImportedFacts,
     "displayed": AnswerDisplayed,
     "consent": ConsentChanged,
 }
@@ -254,7 +259,7 @@ def _subject(event: Event) -> str:
     match event:
         case CompletionRecorded():
             return event.subject_of()
-        case FeedbackReceived():
+        case FeedbackReceived() | FeedbackImported():
             return event.speaker()
         case AnswerDisplayed():
             return event.end_user or event.conversation
@@ -267,7 +272,7 @@ def _subject(event: Event) -> str:
 
 
 def _row(event: Event) -> _Row:
-    content = event.content if isinstance(event, CompletionRecorded | FeedbackReceived) else None
+    content = event.content if isinstance(event, CompletionRecorded | FeedbackReceived | FeedbackImported) else None
     return (
         event.id,
         _KINDS[type(event)],

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     # The snapshot chose others.
     SEEN_BEFORE = "seen_before"
+    HELD_OUT = "held_out"
     OVER_CAP = "over_cap"
 
 
@@ -92,6 +93,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.HIDDEN: "the answer was not shown",
         Reason.TOO_OLD: "the version that answered is too many versions old",
         Reason.SEEN_BEFORE: "PPO had it in an earlier snapshot, and there are new ones",
+        Reason.HELD_OUT: "the reward model is judged on this person, and imported votes never judge",
         Reason.OVER_CAP: "the snapshot was full of newer ones",
     }
 )

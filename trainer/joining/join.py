@@ -3,7 +3,8 @@
 Pure: the same facts give the same result, whatever order they came in and whenever it is asked. The clock is the
 watermark, the latest event time known. An answer is settled once the watermark is a whole window past its end; feedback
 later than the window is left out, so that answers of yesterday and of last month had the same time to be judged. An
-answer that nobody judged is unlabelled, never bad. What is left out has its reason beside its id.
+answer that nobody judged is unlabelled, never bad. What is left out has its reason beside its id. Imported votes stand
+beside all that (`trainer.joining.imports`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from schemas.feedback import (
     Retraction,
     Thumbs,
 )
-from trainer.intake.facts import Answer, CompletionFacts, Known
+from trainer.intake.facts import Answer, CompletionFacts, ImportedFacts, Known
 from trainer.joining.eligibility import Scope, ppo_reasons
 from trainer.joining.exclusions import Exclusion, Reason
+from trainer.joining.imports import join_imported
 from trainer.joining.voices import Voice, latest_words, revocations, voice
 
 
@@ -68,6 +70,8 @@ class Joined:
     """Distinct answers that any feedback speaks of."""
     watermark: int
     window_ms: int
+    imported: tuple[ImportedFacts, ...] = ()
+    """Votes from before Attune that train the reward model."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -116,6 +120,8 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
             words.append(JoinedWord(word, targets[word.id]))
         else:
             exclusions.append(Exclusion("feedback", word.id, reason))
+    imported, not_imported = join_imported(known, consents)
+    exclusions += not_imported
     return Joined(
         words=tuple(words),
         settled=tuple(sorted(settled, key=_by_time)),
@@ -128,6 +134,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
         watermark=known.watermark,
         window_ms=window_ms,
+        imported=imported,
     )
 
 

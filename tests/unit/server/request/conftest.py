@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.keys_sqlite import SqliteKeys
 from exchange.log import TopicPartition
 from exchange.memory import MemoryLog
@@ -143,6 +144,7 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
         appender=appender,
         keys=store,
         metrics=metrics,
+        completions=CompletionIndex(log),
         allowed_origins=("https://app.example.com",),
         **settings,
     )
