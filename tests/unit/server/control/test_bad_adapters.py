@@ -14,20 +14,15 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
 from exchange.log import TopicPartition
 from exchange.manifest_checks import MAX_MANIFEST_BYTES
-from exchange.memory import MemoryKeys, MemoryLog
+from exchange.memory import MemoryLog
 from exchange.registry_fs import FilesystemRegistry
-from schemas.completion import ConsentLevel
 from schemas.events import ReplicaReported
 from schemas.manifests import FileDigest, files_digest
 from schemas.wire import decode_event
-from server.app import Parts, build_app
-from server.auth import KeyFile, Scope
 from server.engine.memory import InMemoryEngine
-from server.settings import ServerSettings
 from tests.adapters import (
     CONFIG,
     WEIGHTS,
@@ -39,6 +34,7 @@ from tests.adapters import (
     weight_name,
     with_header,
 )
+from tests.unit.server.control.whole import open_server
 from tests.unit.server.control.world import Operator, probe, publish, until
 
 MAX_BYTES = 20_000
@@ -251,24 +247,14 @@ class Served:
 async def serving(folder: Path) -> AsyncIterator[Served]:
     root = folder / "registry"
     store, log = Store(FilesystemRegistry.at(f"file://{root}"), root, folder), MemoryLog()
-    operator, engine = Operator(log), InMemoryEngine()
+    operator = Operator(log)
     operator.candidate(1, publish(store.registry, folder, 1).digest)
     operator.promote(1)
-    section = {"data_dir": folder / "data", "api_keys": folder / "api-keys.json", "replica_id": "r1"}
-    settings = ServerSettings.model_validate(
-        {"server": section, "engine": {"model": "none"}, "swap": {"max_adapter_bytes": MAX_BYTES}}
-    )
-    keys = KeyFile(settings.server.api_keys)
-    _, key = keys.create(tenant="acme", scopes=tuple(Scope), default_consent=ConsentLevel.TRAIN)
-    application = build_app(settings, Parts(engine, log, store.registry, MemoryKeys(), keys, CollectorRegistry()))
-    headers, transport = {"authorization": f"Bearer {key}"}, httpx.ASGITransport(application.app)
-    async with (
-        application.running(),
-        httpx.AsyncClient(transport=transport, base_url="http://attune", headers=headers) as http,
-    ):
-        await until(lambda: engine.loaded() == ["support@v1"])
-        yield Served(http, log, operator, store, engine)
-        assert application.swapper.alive
+    limits = {"max_adapter_bytes": MAX_BYTES}
+    async with open_server(folder, log=log, registry=store.registry, swap=limits) as server:
+        await until(lambda: server.engine.loaded() == ["support@v1"])
+        yield Served(server.http, log, operator, store, server.engine)
+        assert server.application.swapper.alive
 
 
 @pytest.mark.parametrize("name", BAD)
