@@ -20,6 +20,7 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.journal import Reason, VersionPromoted, VersionRolledBack
 from schemas.lifecycle import PolicyState
 from server.auth import ApiKey, KeyFile, Scope, require
+from server.strict import StrictRoute
 from server.swap import Swapper
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Administration:
 
 def admin_router(administration: Administration, keys: KeyFile) -> APIRouter:
     """The routes under /v1/admin: reading takes the scope read or admin, changing takes admin."""
-    router = APIRouter(prefix="/v1/admin", tags=["admin"])
+    router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=StrictRoute)
     reader, operator = Depends(require(keys, Scope.READ, Scope.ADMIN)), Depends(require(keys, Scope.ADMIN))
 
     @router.get("/policies", summary="Every policy: stable, canary, versions")

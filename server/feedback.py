@@ -210,6 +210,8 @@ class _Desk:
         claims = verify_handle(handle, self._deps.secrets.keyring, now=now_ms())
         if key is not None and key.tenant != claims.tenant:
             raise HandleRefused("foreign", "this handle belongs to another tenant than the API key")
+        if key is not None and not key.may_use(claims.policy):
+            raise HandleRefused("foreign", "this handle speaks of a policy that the API key may not use")
         return claims
 
     def _check_source(self, source: FeedbackSource, key: ApiKey | None) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.asgi import ClientGone
+from server.asgi import BoundedBodies, ClientGone
 from server.chat_request import PROTOCOLS
 from server.comparisons import comparisons_router
 from server.errors import install_errors
@@ -53,6 +53,7 @@ def install_request_path(app: FastAPI, deps: RequestPath) -> None:
     app.include_router(comparisons_router(deps))
     app.include_router(feedback_router(deps))
     app.include_router(stored_router(deps))
+    app.add_middleware(BoundedBodies, limit=deps.max_body_bytes)
     app.add_middleware(BrowserCors, origins=deps.allowed_origins)
 
 

@@ -115,7 +115,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         poll_s=0.25,
         # The made-up users press within a second or two, where people take minutes to hours. What a turn learns from
         # is bounded so that the third takes no longer than the first.
-        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=500, max_labels=3_000, max_answers=1_200),
+        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=450, max_labels=1_500, max_answers=900),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
         reward_model=RewardConfig(pooling="mean", epochs=0) if tiny else RewardConfig(),
