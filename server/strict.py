@@ -1,4 +1,4 @@
-"""A route whose JSON body is read as strictly as those that are parsed by hand. For routes with a body model of their own.
+"""A route whose JSON body is read as strictly as those parsed by hand, for routes with a body model of their own.
 
 FastAPI reads a body before it asks for an API key, and takes NaN and names that come twice.
 """

@@ -40,7 +40,7 @@ class Traffic:
     api_key: str = field(repr=False)
     model: str = "support"
     people: int = 120
-    seats: int = 14
+    seats: int = 12
     comparison_share: float = 0.5
     stream_share: float = 0.25
     pause_s: float = 1.0
