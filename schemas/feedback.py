@@ -137,6 +137,7 @@ class FeedbackContent(Record):
 
     comment: str | None = None
     correction: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict, description="the client's own, as in TensorZero's body")
 
 
 class FeedbackReceived(Event):

@@ -172,6 +172,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         handle_ms=round(settings.chat.handle_days * DAY_MS),
         max_body_bytes=settings.chat.max_body_bytes,
         allowed_origins=settings.chat.allowed_origins,
+        thumbs_metrics=settings.chat.thumbs_metrics,
     )
     administration = Administration(journal, swapper, section.policies, wait_s=settings.swap.admin_wait_seconds)
     accepted = AcceptedWords(parts.log)

@@ -48,6 +48,9 @@ class ApiKey(Body):
     aliases: tuple[str, ...] = Field(default=(ALL_ALIASES,), description="policies it may use; * is all")
     default_consent: ConsentLevel = Field(description="of requests that do not say")
     may_claim_sources: bool = Field(default=False, description="may send feedback as rater, ai or implicit")
+    may_name_completions: bool = Field(
+        default=False, description="may send feedback on a completion by its id, without the handle"
+    )
     label: str = Field(default="", max_length=200, description="for operators")
     created_at: Millis
     revoked_at: Millis | None = None
@@ -84,6 +87,7 @@ class KeyFile:
         default_consent: ConsentLevel,
         aliases: tuple[str, ...] = (ALL_ALIASES,),
         may_claim_sources: bool = False,
+        may_name_completions: bool = False,
         label: str = "",
     ) -> tuple[ApiKey, str]:
         """Make a key; returns it with its text `ak_ID_SECRET`, which is not kept anywhere.
@@ -100,6 +104,7 @@ class KeyFile:
                 aliases=aliases,
                 default_consent=default_consent,
                 may_claim_sources=may_claim_sources,
+                may_name_completions=may_name_completions,
                 label=label,
                 created_at=now_ms(),
                 secret_hash=_hashed(secret),

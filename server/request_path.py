@@ -44,6 +44,7 @@ class RequestPath:
     handle_ms: int = 30 * DAY_MS
     max_body_bytes: int = 1_000_000
     allowed_origins: tuple[str, ...] = ()
+    thumbs_metrics: tuple[str, ...] = ("thumbs_up",)
 
     def table(self, key: ApiKey, policy: str) -> RoutingTable:
         """The table of a policy that this key may use; other policies do not exist for it. Raises NotFound."""

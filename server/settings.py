@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
-from schemas.base import Id, PolicyName, version_name
+from schemas.base import Id, PolicyName, Slug, version_name
 from server.engine.settings import EngineSettings
 
 __all__ = ["ServerSettings", "describe", "load_settings"]
@@ -103,6 +103,11 @@ class ChatSection(_Section):
     max_body_bytes: int = Field(default=1_000_000, gt=0, description="largest request body in bytes")
     queue_bytes: int = Field(
         default=64_000_000, gt=0, description="bytes of completion events that wait in memory while the log is away"
+    )
+    thumbs_metrics: tuple[Slug, ...] = Field(
+        default=("thumbs_up",),
+        description="boolean metrics of TensorZero's feedback body that are a person's thumbs (true is up); "
+        "all other metrics are outcomes, which do not train",
     )
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="browser origins that may send feedback by handle, e.g. https://app.example.com"
