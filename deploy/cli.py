@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from deploy import chat as chat_command
+from deploy import erase as erase_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
 from schemas.errors import AttuneError
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.command(name="chat")(chat_command.chat)
+app.command(name="erase")(erase_command.erase)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
 

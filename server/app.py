@@ -28,6 +28,7 @@ from server.admin import Administration, admin_router
 from server.auth import KeyFile
 from server.control import JournalFollower
 from server.engine.port import Engine
+from server.erasures import Erasures, erasures_router
 from server.fallbacks import install_fallbacks
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
@@ -169,6 +170,10 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(metrics_router(metrics, None if section.metrics_open else parts.api_keys))
     app.include_router(models_router(parts.api_keys, section.policies, int(time.time())))
     app.include_router(admin_router(administration, parts.api_keys))
+    erasures = Erasures(
+        path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
+    )
+    app.include_router(erasures_router(erasures))
     install_request_path(app, path)
     return Application(
         app=app,

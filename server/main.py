@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from exchange.erasures import read_erasures, replay_erasures
 from exchange.open import open_keys, open_log, open_registry
 from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app
@@ -62,6 +63,7 @@ async def _serve(settings: ServerSettings) -> int:
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)
+        replay_erasures(read_erasures(event_log), keys)
         section.data_dir.mkdir(parents=True, exist_ok=True)
         level = logging.getLogger().level
         async with open_engine(settings.engine_settings()) as engine:

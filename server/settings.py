@@ -40,6 +40,9 @@ class ProcessSection(_Section):
     )
     api_keys: Path = Field(default=Path("api-keys.json"), description="hashed API keys, kept by `attune keys`")
     data_dir: Path = Field(default=Path("server-data"), description="this replica's own files: adapter cache, secret")
+    backups: Path | None = Field(
+        default=None, description="folder that `attune backup` copies go under: erasures reach the keys in them too"
+    )
     replica_id: Id = Field(
         default_factory=lambda: f"server-{socket.gethostname()[:100] or 'local'}",
         description="name of this replica in events and reports",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,19 @@ class Batch:
     """The next offset to read, by partition."""
 
 
+@dataclass(frozen=True)
+class Buried:
+    """The rows of one person that a batch made tombstones of."""
+
+    rows: int
+    key_ids: frozenset[str]
+    """Keys that had sealed their content."""
+
+
+BeforeCommit = Callable[[Sequence[Event], Mapping[str, Buried]], None]
+"""Told of a batch's events and of whom it buried, by subject, inside the transaction."""
+
+
 class Ledger:
     """An open ledger. Thread-safe; one process at a time.
 
@@ -102,16 +115,24 @@ class Ledger:
         with self._lock:
             return self._offsets()
 
-    def write(self, batch: Batch) -> int:
-        """Store a batch, all or nothing. Returns how many events were new."""
-        with self._lock, self._transaction():
+    def write(self, batch: Batch, before_commit: BeforeCommit | None = None) -> int:
+        """Store a batch, all or nothing: what `before_commit` raises undoes it. Returns how many events were new."""
+        with self._lock:
+            new, buried = self._write(batch, before_commit)
+            if buried:
+                # The write-ahead log holds the pages as they were before; emptied, it holds nothing.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return new
+
+    def _write(self, batch: Batch, before_commit: BeforeCommit | None) -> tuple[int, Mapping[str, Buried]]:
+        with self._transaction():
             before = self._connection.total_changes
             self._connection.executemany(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
                 [_row(event) for event in batch.events],
             )
             new = self._connection.total_changes - before
-            self._bury(batch.events)
+            buried = self._bury(batch.events)
             self._connection.executemany(
                 "INSERT INTO dead_letters VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
@@ -123,7 +144,9 @@ class Ledger:
                 "INSERT INTO offsets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(place.topic, place.partition, offset) for place, offset in batch.offsets.items()],
             )
-        return new
+            if before_commit is not None:
+                before_commit(batch.events, buried)
+        return new, buried
 
     def known(self) -> Known:
         """Everything the join may know, as of one moment. What was read before is kept parsed in memory."""
@@ -186,15 +209,23 @@ class Ledger:
         rows = self._connection.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()
         return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
-    def _bury(self, events: Iterable[Event]) -> None:
+    def _bury(self, events: Iterable[Event]) -> Mapping[str, Buried]:
         """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
+        buried: dict[str, Buried] = {}
         for subject in {_subject(event) for event in events}:
-            self._connection.execute(
-                "UPDATE events SET facts = NULL, content = NULL WHERE subject = ? AND facts IS NOT NULL"
-                " AND kind IN ('completion', 'feedback', 'displayed')"
-                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')",
-                (subject, subject),
+            which = (
+                "WHERE subject = ? AND facts IS NOT NULL AND kind IN ('completion', 'feedback', 'displayed')"
+                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')"
             )
+            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, subject)).fetchall()  # noqa: S608
+            if rows:
+                sealed = (Sealed.model_validate_json(content) for (content,) in rows if content is not None)
+                buried[subject] = Buried(len(rows), frozenset(one.key_id for one in sealed))
+                self._connection.execute(
+                    f"UPDATE events SET facts = NULL, content = NULL {which}",  # noqa: S608
+                    (subject, subject),
+                )
+        return buried
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -70,6 +70,17 @@ def open_dataset(folder: Path, manifest: SnapshotManifest, keys: KeyStore, encod
     return _Opener(tables, keys, encode).dataset()
 
 
+def living_keys(folder: Path, manifest: SnapshotManifest, keys: KeyStore) -> int:
+    """How many of the keys that a snapshot's content is sealed under still exist.
+
+    Raises:
+        IntegrityError: a file is missing or is not the one the manifest names.
+    """
+    sealed = ("completions.parquet", "corrections.parquet")
+    key_ids = {row["key_id"] for name in sealed for row in _read(folder, name, manifest)}
+    return sum(keys.lookup(key_id) is not None for key_id in key_ids)
+
+
 class _Opener:
     def __init__(self, tables: Mapping[str, list[_Row]], keys: KeyStore, encode: Encode) -> None:
         self._tables = tables
