@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from deploy import backup as backup_command
 from deploy import chat as chat_command
 from deploy import erase as erase_command
 from deploy import keys as keys_command
@@ -26,6 +27,8 @@ app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.command(name="chat")(chat_command.chat)
 app.command(name="erase")(erase_command.erase)
+app.command(name="backup")(backup_command.backup)
+app.command(name="restore")(backup_command.restore_backup)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
 

@@ -40,6 +40,11 @@ class Part:
     kind: Literal["database", "folder", "file"]
     path: Path
 
+    def in_the_way(self) -> Path | None:
+        """What lies where it would be restored to; the journals of a lost database would spoil the restored one."""
+        suffixes = ("", "-wal", "-shm", "-journal") if self.kind == "database" else ("",)
+        return next((path for suffix in suffixes if (path := Path(f"{self.path}{suffix}")).exists()), None)
+
 
 class BackupManifest(Record):
     """What a backup holds."""
@@ -101,8 +106,7 @@ def restore(folder: Path, part: Part, prepare: Callable[[Path], None] | None = N
     source = folder / part.name
     if not source.exists():
         return False
-    if part.path.exists():
-        raise Conflict(f"{part.path} is already there", remedy="Nothing is overwritten: move it away first.")
+    check_room(part)
     staging = part.path.with_name(f".{part.path.name}.restoring")
     try:
         part.path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +123,12 @@ def restore(folder: Path, part: Part, prepare: Callable[[Path], None] | None = N
     finally:
         _remove(staging)
     return True
+
+
+def check_room(part: Part) -> None:
+    """Raises Conflict where something lies where a part would be restored to."""
+    if (found := part.in_the_way()) is not None:
+        raise Conflict(f"{found} is already there", remedy="Nothing is overwritten: move it away first.")
 
 
 def destroy_in_backups(root: Path, subject: str, until_ms: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.completion import ConsentLevel
+from schemas.events import ConsentChanged
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
@@ -77,7 +78,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         window_ms: milliseconds of event time that each completion waits for its feedback.
     """
     completions, twins = _unique(known.completions)
-    consents = _latest_consents(known)
+    consents = _consents_of(known)
     exclusions = [Exclusion("answer", answer.name, Reason.DUPLICATE) for answer in twins]
     settled: list[Answer] = []
     trainable: list[Answer] = []
@@ -145,23 +146,33 @@ def _unique(completions: tuple[CompletionFacts, ...]) -> tuple[dict[str, Complet
     return first, twins
 
 
-def _latest_consents(known: Known) -> dict[str, ConsentLevel]:
-    ordered = sorted(known.consents, key=lambda consent: (consent.at, consent.id))
-    return {consent.end_user: consent.level for consent in ordered}
+def _consents_of(known: Known) -> dict[str, list[ConsentChanged]]:
+    """Every person's changes of mind, oldest first."""
+    found: dict[str, list[ConsentChanged]] = {}
+    for consent in sorted(known.consents, key=lambda consent: (consent.at, consent.id)):
+        found.setdefault(consent.end_user, []).append(consent)
+    return found
 
 
-def _unusable(answer: Answer, consents: Mapping[str, ConsentLevel], scope: Scope) -> Reason | None:
+def _unusable(answer: Answer, consents: Mapping[str, list[ConsentChanged]], scope: Scope) -> Reason | None:
     """Why nothing at all may be learnt from an answer."""
     completion = answer.completion
-    if completion.consent.level is not ConsentLevel.TRAIN or not _consents(completion.end_user, consents):
+    said = completion.consent.level is ConsentLevel.TRAIN
+    if not said or not _consents(completion.end_user, completion.at, consents):
         return Reason.NO_CONSENT
     if completion.base_fingerprint != scope.base_fingerprint:
         return Reason.WRONG_BASE
     return None if answer.choice.token_count else Reason.EMPTY
 
 
-def _consents(end_user: str | None, consents: Mapping[str, ConsentLevel]) -> bool:
-    return end_user is None or consents.get(end_user, ConsentLevel.TRAIN) is ConsentLevel.TRAIN
+def _consents(end_user: str | None, at: int, consents: Mapping[str, list[ConsentChanged]]) -> bool:
+    """Whether a person allows training with what came about at `at`: they must have then, and must still.
+
+    What was said while consent was withdrawn stays out for good, whatever they say later.
+    """
+    changes = consents.get(end_user, []) if end_user is not None else []
+    then = [change.level for change in changes if change.at <= at][-1:]
+    return all(level is ConsentLevel.TRAIN for level in (*then, *(change.level for change in changes[-1:])))
 
 
 def _refs(word: FeedbackReceived) -> tuple[CandidateRef, ...]:
@@ -204,10 +215,10 @@ def _fits(word: FeedbackReceived) -> bool:
 
 
 def _useless(
-    word: FeedbackReceived, answers: tuple[Answer, ...], consents: Mapping[str, ConsentLevel], scope: Scope
+    word: FeedbackReceived, answers: tuple[Answer, ...], consents: Mapping[str, list[ConsentChanged]], scope: Scope
 ) -> Reason | None:
     """Why a word that stands trains nothing."""
-    if not _consents(word.end_user, consents):
+    if not _consents(word.end_user, word.at, consents):
         return Reason.NO_CONSENT
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
