@@ -35,6 +35,9 @@ def create(
         ConsentLevel, typer.Option(help="What its users allow unless a request says otherwise.")
     ] = ConsentLevel.TRAIN,
     raters: Annotated[bool, typer.Option("--raters", help="May send feedback as rater, ai or implicit.")] = False,
+    retention: Annotated[
+        str, typer.Option(help="Retention class of what its requests leave; see docs/privacy.md.")
+    ] = "standard",
     label: Annotated[str, typer.Option(help="For operators.")] = "",
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
@@ -45,6 +48,7 @@ def create(
         aliases=tuple(alias),
         default_consent=consent,
         may_claim_sources=raters,
+        retention=retention,
         label=label,
     )
     Console(stderr=True).print(f"key {key.id} for {tenant}: {', '.join(scope)}; shown this once:", highlight=False)

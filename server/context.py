@@ -35,6 +35,7 @@ class RequestContext:
     domain: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     comparison_id: str | None = None
+    retention: str = "standard"
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)

@@ -119,6 +119,7 @@ def prepare(
         domain=request.domain,
         metadata=request.tags,
         comparison_id=comparison_id,
+        retention=caller.key.retention,
     )
     handles: tuple[str, ...] = ()
     if recorded and comparison_id is None:

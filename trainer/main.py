@@ -15,6 +15,7 @@ from exchange.erasures import read_erasures, replay_erasures
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
+from exchange.retention import Sweeper
 from trainer.gates.sample import answer_encoder, load_tokenizer
 from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder
@@ -69,6 +70,8 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     feeder = stack.enter_context(Feeder(ingest))
     metrics = TrainerMetrics()
     stack.enter_context(metrics.served(settings.metrics_port))
+    count = lambda name, number: metrics.expired.labels(retention=name).inc(number)  # noqa: E731 a callback of one line
+    stack.enter_context(Sweeper(settings.retention_days, ledger.expire, count))
     reporter = Reporter(stack.enter_context(open_display()), metrics, stop)
     lease = TrainerLease(journal, settings.policy, state.holder(), settings.lease_s)
     publisher = Publisher(journal, registry, lease, settings.policy, settings.promotion.canary_share)

@@ -98,6 +98,10 @@ class Known:
     """Completion ids whose rows are tombstones."""
     erased_feedback: frozenset[str] = frozenset()
     """Feedback ids whose rows are tombstones."""
+    expired_completions: frozenset[str] = frozenset()
+    """Completion ids whose rows were dropped for their age."""
+    expired_feedback: frozenset[str] = frozenset()
+    """Feedback ids whose rows were dropped for their age."""
     watermark: int = 0
     """Latest event time known, ms since the epoch."""
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)

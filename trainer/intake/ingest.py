@@ -15,7 +15,8 @@ from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, decode_event, header
-from trainer.intake.ledger import STORED, Batch, BeforeCommit, DeadLetter, Ledger
+from trainer.intake.ledger import Batch, BeforeCommit, DeadLetter, Ledger
+from trainer.intake.rows import STORED
 
 log = logging.getLogger(__name__)
 _TOPICS = (COMPLETIONS.name, FEEDBACK.name, ERASURES.name)

@@ -17,14 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from exchange.log import Position, TopicPartition
-from schemas.base import Record
-from schemas.completion import CompletionRecorded
-from schemas.errors import ConfigError, InvalidInput
+from schemas.errors import ConfigError
 from schemas.event import Event
-from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
-from schemas.feedback import FeedbackReceived
 from schemas.sealed import Sealed
-from trainer.intake.facts import CompletionFacts, Known
+from trainer.intake.facts import Known
+from trainer.intake.rows import FACTS, row_of, subject_of
 
 LAYOUT = 1
 _TABLES = """
@@ -40,9 +37,9 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (topic, partition, "offset")
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expired (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
 """
-_Row = tuple[str, str, str, int, str | None, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file_lock = _locked(path.with_name(f"{path.name}.lock"))
         self._lock = threading.Lock()
-        self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in _FACTS}
+        self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in FACTS}
         self._parsed_to = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -129,7 +126,7 @@ class Ledger:
             before = self._connection.total_changes
             self._connection.executemany(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
-                [_row(event) for event in batch.events],
+                [row_of(event) for event in batch.events],
             )
             new = self._connection.total_changes - before
             buried = self._bury(batch.events)
@@ -148,32 +145,55 @@ class Ledger:
                 before_commit(batch.events, buried)
         return new, buried
 
+    def expire(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Drop facts and content of rows that came about before the moment (ms since the epoch) of their retention
+        class; feedback and displays are of the class `standard`. Returns how many by class; classes not named stay.
+        """
+        dropped: dict[str, int] = {}
+        with self._lock:
+            with self._transaction():
+                for name, at in before.items():
+                    dropped[name] = self._connection.execute(
+                        "INSERT INTO expired SELECT event_id FROM events WHERE facts IS NOT NULL AND at < ?"
+                        " AND kind IN ('completion', 'feedback', 'displayed')"
+                        " AND COALESCE(json_extract(facts, '$.retention'), 'standard') = ?",
+                        (at, name),
+                    ).rowcount
+                self._connection.execute(
+                    "UPDATE events SET facts = NULL, content = NULL"
+                    " WHERE facts IS NOT NULL AND event_id IN (SELECT event_id FROM expired)"
+                )
+            if any(dropped.values()):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return dropped
+
     def known(self) -> Known:
         """Everything the join may know, as of one moment. What was read before is kept parsed in memory."""
         with self._lock, self._transaction():
             fresh = self._connection.execute(
                 "SELECT rowid, event_id, kind, facts FROM events WHERE rowid > ?", (self._parsed_to,)
             ).fetchall()
-            erased = self._connection.execute(
-                "SELECT event_id, kind, completion_id FROM events WHERE facts IS NULL"
+            gone = self._connection.execute(
+                "SELECT event_id, kind, completion_id, event_id IN (SELECT event_id FROM expired)"
+                " FROM events WHERE facts IS NULL"
             ).fetchall()
             watermark = self._connection.execute("SELECT COALESCE(MAX(at), 0) FROM events").fetchone()[0]
             offsets = self._offsets()
             for rowid, event_id, kind, facts in fresh:
                 if facts is not None and kind in self._parsed:
-                    self._parsed[kind][event_id] = _FACTS[kind].model_validate_json(facts)
+                    self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
                 self._parsed_to = max(self._parsed_to, rowid)
-            for event_id, kind, _ in erased:
+            for event_id, kind, *_ in gone:
                 self._parsed[kind].pop(event_id, None)
             return Known(
                 completions=tuple(self._parsed["completion"].values()),
                 feedback=tuple(self._parsed["feedback"].values()),
                 displayed=tuple(self._parsed["displayed"].values()),
                 consents=tuple(self._parsed["consent"].values()),
-                erased_completions=frozenset(
-                    completion_id for _, kind, completion_id in erased if kind == "completion"
-                ),
-                erased_feedback=frozenset(event_id for event_id, kind, _ in erased if kind == "feedback"),
+                erased_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and not old),
+                erased_feedback=frozenset(name for name, kind, _, old in gone if kind == "feedback" and not old),
+                expired_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and old),
+                expired_feedback=frozenset(name for name, kind, _, old in gone if kind == "feedback" and old),
                 watermark=watermark,
                 offsets=offsets,
             )
@@ -212,7 +232,7 @@ class Ledger:
     def _bury(self, events: Iterable[Event]) -> Mapping[str, Buried]:
         """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
         buried: dict[str, Buried] = {}
-        for subject in {_subject(event) for event in events}:
+        for subject in {subject_of(event) for event in events}:
             which = (
                 "WHERE subject = ? AND facts IS NOT NULL AND kind IN ('completion', 'feedback', 'displayed')"
                 " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')"
@@ -236,52 +256,6 @@ class Ledger:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-_KINDS: dict[type[Event], str] = {
-    CompletionRecorded: "completion",
-    FeedbackReceived: "feedback",
-    AnswerDisplayed: "displayed",
-    ConsentChanged: "consent",
-    ErasureRequested: "erasure",
-}
-_FACTS: dict[str, type[Record]] = {
-    "completion": CompletionFacts,
-    "feedback": FeedbackReceived,
-    "displayed": AnswerDisplayed,
-    "consent": ConsentChanged,
-}
-STORED = tuple(_KINDS)
-"""The events a ledger takes."""
-
-
-def _subject(event: Event) -> str:
-    match event:
-        case CompletionRecorded():
-            return event.subject_of()
-        case FeedbackReceived():
-            return event.speaker()
-        case AnswerDisplayed():
-            return event.end_user or event.conversation
-        case ConsentChanged():
-            return event.end_user
-        case ErasureRequested():
-            return event.subject
-        case _:
-            raise InvalidInput(f"a ledger has no place for {event.wire_type()}", field="ce_type")
-
-
-def _row(event: Event) -> _Row:
-    content = event.content if isinstance(event, CompletionRecorded | FeedbackReceived) else None
-    return (
-        event.id,
-        _KINDS[type(event)],
-        _subject(event),
-        event.at,
-        event.completion_id if isinstance(event, CompletionRecorded) else None,
-        event.model_dump_json(exclude={"content"}),
-        None if content is None else content.model_dump_json(),
-    )
 
 
 def _locked(path: Path) -> IO[bytes]:

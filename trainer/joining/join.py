@@ -96,7 +96,9 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
                 trainable += [] if reasons else [answer]
 
     revoked = revocations(known.feedback)
-    exclusions += [*revoked.exclusions, *(Exclusion("feedback", name, Reason.ERASED) for name in known.erased_feedback)]
+    exclusions += revoked.exclusions
+    exclusions += [Exclusion("feedback", name, Reason.ERASED) for name in known.erased_feedback]
+    exclusions += [Exclusion("feedback", name, Reason.EXPIRED) for name in known.expired_feedback]
     valid: list[FeedbackReceived] = []
     targets: dict[str, tuple[Answer, ...]] = {}
     for word in known.feedback:
@@ -187,6 +189,8 @@ def _target_of(
     for ref in _refs(word):
         if ref.completion_id in known.erased_completions:
             return Reason.ERASED
+        if ref.completion_id in known.expired_completions:
+            return Reason.EXPIRED
         completion = completions.get(ref.completion_id)
         if completion is None:
             return Reason.NO_COMPLETION

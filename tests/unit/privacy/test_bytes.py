@@ -58,6 +58,7 @@ class Site:
     registry: Registry
     keys: SqliteKeys
     engine: InMemoryEngine
+    api_keys: KeyFile
     app_key: dict[str, str]
     admin_key: dict[str, str]
 
@@ -142,7 +143,7 @@ async def open_site(folder: Path) -> AsyncIterator[Site]:
         transport = httpx.ASGITransport(application.app)
         async with application.running(), httpx.AsyncClient(transport=transport, base_url="http://attune") as http:
             bearer = [{"authorization": f"Bearer {text}"} for text in (app, admin)]
-            yield Site(folder, http, application, log, registry, keys, engine, *bearer)
+            yield Site(folder, http, application, log, registry, keys, engine, api_keys, *bearer)
 
 
 @pytest.fixture
