@@ -39,6 +39,9 @@ def create(
         bool,
         typer.Option("--by-id", help="May send feedback by completion id, without the handle (TensorZero's body)."),
     ] = False,
+    retention: Annotated[
+        str, typer.Option(help="Retention class of what its requests leave; see docs/privacy.md.")
+    ] = "standard",
     label: Annotated[str, typer.Option(help="For operators.")] = "",
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
@@ -50,6 +53,7 @@ def create(
         default_consent=consent,
         may_claim_sources=raters,
         may_name_completions=by_id,
+        retention=retention,
         label=label,
     )
     Console(stderr=True).print(f"key {key.id} for {tenant}: {', '.join(scope)}; shown this once:", highlight=False)

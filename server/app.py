@@ -31,6 +31,7 @@ from server.admin import Administration, admin_router
 from server.auth import KeyFile
 from server.control import JournalFollower
 from server.engine.port import Engine
+from server.erasures import Erasures, erasures_router
 from server.explanations import explanations_router
 from server.fallbacks import install_fallbacks
 from server.fates import FateDesk, fates_router
@@ -185,6 +186,10 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(admin_router(administration, parts.api_keys))
     app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
     app.include_router(fates_router(desk))
+    erasures = Erasures(
+        path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
+    )
+    app.include_router(erasures_router(erasures))
     install_request_path(app, path)
     return Application(
         app=app,

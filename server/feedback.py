@@ -255,6 +255,12 @@ class _Desk:
             digest,
         )
 
+    def _idempotency(self, claims: HandleClaims, chosen: str | None) -> str | None:
+        """A client's key as it rests on the log: apps make them of mail addresses too, so only a keyed hash does."""
+        if chosen is None:
+            return None
+        return pseudonyms.derived_id(self._deps.secrets.pseudonym_key, "idem", claims.tenant, chosen)
+
     async def _keep(
         self,
         claims: HandleClaims,
@@ -278,7 +284,7 @@ class _Desk:
                 aspects=body.aspects,
                 reasons=body.reasons,
                 source=body.source,
-                idempotency_key=body.idempotency_key,
+                idempotency_key=self._idempotency(claims, body.idempotency_key),
                 supersedes=body.supersedes,
                 content=await self._sealed(claims, body, item_id, tags),
             )

@@ -120,6 +120,7 @@ def prepare(
         metadata=request.tags,
         comparison_id=comparison_id,
         store=request.store and comparison_id is None,  # a list that names versions would unblind a comparison
+        retention=caller.key.retention,
     )
     handles: tuple[str, ...] = ()
     if recorded and comparison_id is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
+from exchange.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
 from server.engine.settings import EngineSettings
@@ -40,6 +41,14 @@ class ProcessSection(_Section):
     )
     api_keys: Path = Field(default=Path("api-keys.json"), description="hashed API keys, kept by `attune keys`")
     data_dir: Path = Field(default=Path("server-data"), description="this replica's own files: adapter cache, secret")
+    retention_days: RetentionDays = Field(
+        default_factory=dict,
+        description="days that records of each retention class stay on an embedded log, e.g. `{ standard = 30 }`; "
+        "classes not named are kept",
+    )
+    backups: Path | None = Field(
+        default=None, description="folder that `attune backup` copies go under: erasures reach the keys in them too"
+    )
     replica_id: Id = Field(
         default_factory=lambda: f"server-{socket.gethostname()[:100] or 'local'}",
         description="name of this replica in events and reports",

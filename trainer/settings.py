@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from exchange.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings
@@ -76,6 +77,11 @@ class TrainerSettings(TomlSettings):
     poll_s: float = Field(default=1.0, gt=0, description="seconds between two looks at log and journal while idle")
     lease_s: float = Field(
         default=60.0, gt=0, description="seconds after which another trainer may take over from one that is gone"
+    )
+    retention_days: RetentionDays = Field(
+        default_factory=dict,
+        description="days that rows of each retention class stay in the ledger, e.g. `{ standard = 90 }`; classes not "
+        "named are kept",
     )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"

@@ -20,7 +20,7 @@ from schemas.completion import (
     SamplingParameters,
     Shown,
 )
-from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested, ReplicaReported
+from schemas.events import AnswerDisplayed, ConsentChanged, ErasureApplied, ErasureRequested, ReplicaReported
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
@@ -184,6 +184,17 @@ SAMPLES: dict[str, Record] = {
     ),
     "erasure_requested": ErasureRequested(
         id="er_1", at=AT, policy="support", tenant="acme", subject="user_9c1b", actor="operator"
+    ),
+    "erasure_applied": ErasureApplied(
+        id="er_1.ledger.support",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        erasure_id="er_1",
+        subject="user_9c1b",
+        part="ledger",
+        counts={"rows": 17},
+        actor="trainer_1",
     ),
     "replica_reported": ReplicaReported(
         id="rep_1",

@@ -121,6 +121,10 @@ class Known:
     imported: tuple[ImportedFacts, ...] = ()
     erased_imported: frozenset[str] = frozenset()
     """Ids of imported votes whose rows are tombstones."""
+    expired_completions: frozenset[str] = frozenset()
+    """Completion ids whose rows were dropped for their age."""
+    expired_feedback: frozenset[str] = frozenset()
+    """Feedback ids whose rows were dropped for their age."""
     watermark: int = 0
     """Latest event time known, ms since the epoch."""
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)

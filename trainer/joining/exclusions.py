@@ -25,6 +25,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     # The person does not want it, or may not say it.
     ERASED = "erased"
+    EXPIRED = "expired"
     NO_CONSENT = "no_consent"
     RETRACTED = "retracted"
     FOREIGN_RETRACTION = "foreign_retraction"
@@ -67,6 +68,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.UNKNOWN_CHOICE: "its completion has no such choice",
         Reason.EMPTY: "the answer has no tokens",
         Reason.ERASED: "the person was erased",
+        Reason.EXPIRED: "it, or the answer it speaks of, was kept as long as its retention class allows",
         Reason.NO_CONSENT: "the person has not consented to training, or has withdrawn",
         Reason.RETRACTED: "the person took it back",
         Reason.FOREIGN_RETRACTION: "it would take back another person's word",

@@ -19,7 +19,7 @@ from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, open_dataset
+from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 
@@ -56,6 +56,10 @@ class Corpus:
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
         return training_data(open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat))
+
+    def living_keys(self, folder: Path, manifest: SnapshotManifest) -> int:
+        """How many of the keys that open a snapshot still exist: fewer than before means that someone was erased."""
+        return living_keys(folder, manifest, self.keys)
 
     def votes(self, *, canary: int, stable: int, since_ms: int) -> Sequence[CanaryVote]:
         """Blinded votes between these two versions, cast at or after `since_ms`."""

@@ -69,6 +69,17 @@ def open_dataset(
     return _Opener(read_tables(folder, manifest), keys, encode, encode_chat).dataset()
 
 
+def living_keys(folder: Path, manifest: SnapshotManifest, keys: KeyStore) -> int:
+    """How many of the keys that a snapshot's content is sealed under still exist.
+
+    Raises:
+        IntegrityError: a file is missing or is not the one the manifest names.
+    """
+    tables = read_tables(folder, manifest).values()
+    key_ids = {row["key_id"] for rows in tables for row in rows if "key_id" in row}
+    return sum(keys.lookup(key_id) is not None for key_id in key_ids)
+
+
 class _Opener:
     def __init__(
         self, tables: Mapping[str, list[Row]], keys: KeyStore, encode: Encode, encode_chat: EncodeChat | None

@@ -27,7 +27,8 @@ from schemas.wire import LogRecord, encode_event
 from server.settings import ServerSettings
 from tests.factories import PLAIN, Maker
 from tests.unit.trainer.data.support import LATER, SCOPE, known, ledger_of
-from trainer.intake.ledger import Ledger, copy_facts
+from trainer.intake.copy import copy_facts
+from trainer.intake.ledger import Ledger
 from trainer.joining.funnel import funnel
 from trainer.joining.join import join
 from trainer.release.promotion import CanaryVote, PromotionSettings
