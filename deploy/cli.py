@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from deploy import backup as backup_command
 from deploy import chat as chat_command
 from deploy import collect as collect_command
+from deploy import erase as erase_command
 from deploy import feedback as feedback_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
 from deploy.doctor import command as doctor_command
+from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
 
 app = typer.Typer(
@@ -24,12 +27,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+feedback_command.app.command("import")(votes_command.import_votes)
+feedback_command.app.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")
 app.command(name="chat")(chat_command.chat)
 app.command(name="doctor")(doctor_command.doctor)
 app.command(name="collect")(collect_command.collect)
+app.command(name="erase")(erase_command.erase)
+app.command(name="backup")(backup_command.backup)
+app.command(name="restore")(backup_command.restore_backup)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="TOML file; see docs/configuration.md.")]
 

@@ -15,14 +15,9 @@ from rich.console import Console
 from deploy.client import AttuneClient
 from schemas.base import now_ms
 
-app = typer.Typer(help="Feedback: what became of it.", no_args_is_help=True)
+app = typer.Typer(help="Feedback: what became of it; votes in and out of files.", no_args_is_help=True)
 DEFAULT_URL = "http://127.0.0.1:8000"
 _STYLES = {"waiting": "yellow", "in_snapshot": "cyan", "in_version": "green", "excluded": "red"}
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `trace` a command of its own while it is the only one."""
 
 
 @app.command()

@@ -35,6 +35,13 @@ def create(
         ConsentLevel, typer.Option(help="What its users allow unless a request says otherwise.")
     ] = ConsentLevel.TRAIN,
     raters: Annotated[bool, typer.Option("--raters", help="May send feedback as rater, ai or implicit.")] = False,
+    by_id: Annotated[
+        bool,
+        typer.Option("--by-id", help="May send feedback by completion id, without the handle (TensorZero's body)."),
+    ] = False,
+    retention: Annotated[
+        str, typer.Option(help="Retention class of what its requests leave; see docs/privacy.md.")
+    ] = "standard",
     label: Annotated[str, typer.Option(help="For operators.")] = "",
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
@@ -45,6 +52,8 @@ def create(
         aliases=tuple(alias),
         default_consent=consent,
         may_claim_sources=raters,
+        may_name_completions=by_id,
+        retention=retention,
         label=label,
     )
     Console(stderr=True).print(f"key {key.id} for {tenant}: {', '.join(scope)}; shown this once:", highlight=False)

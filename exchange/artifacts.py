@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
         raise IntegrityError(
             f"{name!r} is of a kind that is not stored",
             field="files",
-            remedy=f"Kinds are: {', '.join(sorted(SUFFIXES))}.",
+            remedy=f"Kinds are: {', '.join(sorted(SUFFIXES))}; weights go as .safetensors, never pickled.",
         )
 
 

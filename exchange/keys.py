@@ -28,8 +28,12 @@ class KeyStore(Protocol):
         """The key of that id; None where it was destroyed (or never was)."""
         ...
 
-    def destroy(self, subject: str) -> tuple[str, ...]:
-        """Destroy all keys of a subject for good; returns their ids. A later `key_for` makes a new one."""
+    def destroy(self, subject: str, *, until_ms: int | None = None) -> tuple[str, ...]:
+        """Destroy all keys of a subject for good; returns their ids. A later `key_for` makes a new one.
+
+        Args:
+            until_ms: spare a key made later than this (ms since the epoch), as of a person who came back.
+        """
         ...
 
     def close(self) -> None: ...

@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exchange.keys import SubjectKey
-from schemas.base import new_id
+from schemas.base import minted_by, new_id
 from schemas.errors import ConfigError, Unavailable
 from schemas.sealed import KEY_BYTES
 
 LAYOUT = 1
 _BUSY_S = 30.0
+_ID = "key"
+_AFTER_ALL = f"{_ID}`"  # "`" sorts right after "_"
 _TABLE = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS keys (subject TEXT PRIMARY KEY, key_id TEXT NOT NULL UNIQUE, secret BLOB NOT NULL);
@@ -70,7 +72,7 @@ class SqliteKeys:
                 # Another process may have been faster: its key stands, and both read the same one back.
                 self._connection.execute(
                     "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (subject) DO NOTHING",
-                    (subject, new_id("key"), secrets.token_bytes(KEY_BYTES)),
+                    (subject, new_id(_ID), secrets.token_bytes(KEY_BYTES)),
                 )
                 found = self._of_subject(subject)
         if found is None:
@@ -82,10 +84,11 @@ class SqliteKeys:
             row = self._connection.execute("SELECT key_id, secret FROM keys WHERE key_id = ?", (key_id,)).fetchone()
         return None if row is None else SubjectKey(*row)
 
-    def destroy(self, subject: str) -> tuple[str, ...]:
+    def destroy(self, subject: str, *, until_ms: int | None = None) -> tuple[str, ...]:
+        last = _AFTER_ALL if until_ms is None else minted_by(_ID, until_ms)
         with self._lock, self._translated():
             rows = self._connection.execute(
-                "DELETE FROM keys WHERE subject = ? RETURNING key_id", (subject,)
+                "DELETE FROM keys WHERE subject = ? AND key_id < ? RETURNING key_id", (subject, last)
             ).fetchall()
         return tuple(row[0] for row in rows)
 

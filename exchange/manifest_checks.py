@@ -13,6 +13,8 @@ from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest
 from schemas.wire import validation_summary
 
 Named = TypeVar("Named", AdapterManifest, SnapshotManifest)
+MAX_MANIFEST_BYTES = 64 * 2**20
+"""Far above any real one; a stored file that was swapped for an endless one must not fill the memory."""
 INDEX: TypeAdapter[dict[str, FileDigest]] = TypeAdapter(dict[str, FileDigest])
 _KIND: TypeAdapter[str] = TypeAdapter(Slug)
 _DIGEST: TypeAdapter[str] = TypeAdapter(Sha256)

@@ -19,7 +19,7 @@ from exchange.checks import check_records, topic_named
 from exchange.keys import SubjectKey
 from exchange.log import Position, StoredRecord, TopicPartition, partition_for
 from exchange.manifest_checks import Named, check_manifest, check_place
-from schemas.base import new_id, now_ms, version_name
+from schemas.base import minted_by, new_id, now_ms, version_name
 from schemas.errors import IntegrityError, InvalidInput, NotFound, Unavailable
 from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest
 from schemas.sealed import KEY_BYTES
@@ -250,13 +250,13 @@ class MemoryKeys:
             self._require_open()
             return self._by_id.get(key_id)
 
-    def destroy(self, subject: str) -> tuple[str, ...]:
+    def destroy(self, subject: str, *, until_ms: int | None = None) -> tuple[str, ...]:
         with self._lock:
             self._require_open()
-            key = self._by_subject.pop(subject, None)
-            if key is None:
+            key = self._by_subject.get(subject)
+            if key is None or (until_ms is not None and key.key_id >= minted_by("key", until_ms)):
                 return ()
-            del self._by_id[key.key_id]
+            del self._by_subject[subject], self._by_id[key.key_id]
             return (key.key_id,)
 
     def close(self) -> None:

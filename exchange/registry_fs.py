@@ -35,6 +35,7 @@ from exchange.artifacts import (
 )
 from exchange.manifest_checks import (
     INDEX,
+    MAX_MANIFEST_BYTES,
     check_manifest,
     check_place,
     read_adapter_manifest,
@@ -189,9 +190,12 @@ class FilesystemRegistry:
     def _read(self, path: str, name: str) -> bytes:
         with translated(self._what):
             try:
-                return bytes(self._fs.cat_file(path))
+                data = bytes(self._fs.cat_file(path, end=MAX_MANIFEST_BYTES + 1))
             except FileNotFoundError as error:
                 raise NotFound(f"{name} is not in the registry") from error
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise IntegrityError(f"the manifest of {name} is larger than {MAX_MANIFEST_BYTES} bytes")
+        return data
 
     def _fetch(self, kind: str, files: Mapping[str, FileDigest], cache: Path) -> Path:
         digest = files_digest(files)

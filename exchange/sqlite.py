@@ -87,6 +87,23 @@ class SqliteLog:
         )
         return [Position(row[0], row[1], row[2]) for row in rows]
 
+    def drop(self, topic: str, before_ms: int, header: str, value: str) -> int:
+        """Delete the records of a topic that came before a moment (ms since the epoch) and have this header.
+
+        Their offsets are never given again, and their bytes are overwritten. Returns how many there were.
+        """
+        pair = _headers_to_text(((header, value.encode()),))[1:-1]
+        with self._lock, _translated(self._path):
+            self._connection.execute("PRAGMA secure_delete = ON")
+            dropped = self._connection.execute(
+                "DELETE FROM records WHERE topic = ? AND timestamp_ms < ? AND instr(headers, ?) > 0",
+                (topic, before_ms, pair),
+            ).rowcount
+            if dropped:
+                # The write-ahead log holds the pages as they were before.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return dropped
+
     def partitions(self, topic: str) -> tuple[int, ...]:
         return tuple(range(topic_named(topic).partitions))
 

@@ -42,6 +42,11 @@ def new_id(prefix: str, at_ms: int | None = None) -> str:
     return f"{prefix}_{now_ms() if at_ms is None else at_ms:012x}{secrets.token_hex(10)}"
 
 
+def minted_by(prefix: str, at_ms: int) -> str:
+    """A text that every id of `new_id(prefix)` minted at or before `at_ms` sorts before, and every later one after."""
+    return f"{prefix}_{at_ms + 1:012x}"
+
+
 _VERSION_NAME = re.compile(r"(?P<policy>[a-z0-9][a-z0-9._-]{0,63})@v(?P<version>0|[1-9][0-9]{0,8})")
 
 

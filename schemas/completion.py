@@ -50,7 +50,7 @@ class Consent(Record):
     """A person's consent at the time of the event."""
 
     level: ConsentLevel
-    source: Literal["request", "key", "tenant", "event"] = Field(description="who said so")
+    source: Literal["request", "key", "tenant", "event", "import"] = Field(description="who said so")
 
 
 class SamplingParameters(Record):
@@ -158,6 +158,7 @@ class CompletionRecorded(Event):
     first_token_ms: float | None = Field(default=None, ge=0, description="milliseconds from start to first token")
     prompt_token_count: int = Field(ge=0)
     choices: tuple[CompletionChoice, ...]
+    store: bool = Field(default=False, description="the client asked to find it again: GET /v1/chat/completions")
     comparison_id: Id | None = Field(default=None, description="the blinded comparison this answer was made for")
     content: Sealed = Field(description="a CompletionContent in JSON, under the subject's key")
 

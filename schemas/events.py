@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Id, Sha256, VersionNumber
+from schemas.base import Id, Sha256, Slug, VersionNumber
 from schemas.completion import CompletionRecorded, ConsentLevel
 from schemas.event import Event
 from schemas.feedback import MAX_CANDIDATES, CandidateRef, FeedbackReceived
+from schemas.imported import FeedbackImported
 
 
 class AnswerDisplayed(Event):
@@ -55,6 +56,24 @@ class ErasureRequested(Event):
         return self.subject
 
 
+class ErasureApplied(Event):
+    """One part of the system did what an erasure asks of it. Ids and counts alone: this is the audit trail."""
+
+    TYPE: ClassVar[str] = "attune.erasure.applied"
+    TOPIC: ClassVar[str] = "attune.erasures"
+
+    erasure_id: Id = Field(description="of the erasure_requested that this answers")
+    subject: Id = Field(description="as in the request")
+    part: Literal["keys", "ledger"] = Field(
+        description="keys: sealed content is unreadable; ledger: rows are tombstones"
+    )
+    counts: dict[Slug, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, description="what was done, by name")
+    actor: Id = Field(description="the process that did it")
+
+    def key(self) -> str:
+        return self.subject
+
+
 class ReplicaReported(Event):
     """What one server replica really serves, as it sees it now. The topic is compacted by replica."""
 
@@ -77,9 +96,11 @@ EVENTS: dict[str, type[Event]] = {
     for event in (
         CompletionRecorded,
         FeedbackReceived,
+        FeedbackImported,
         AnswerDisplayed,
         ConsentChanged,
         ErasureRequested,
+        ErasureApplied,
         ReplicaReported,
     )
 }

@@ -137,6 +137,7 @@ class FeedbackContent(Record):
 
     comment: str | None = None
     correction: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict, description="the client's own, as in TensorZero's body")
 
 
 class FeedbackReceived(Event):
@@ -153,7 +154,9 @@ class FeedbackReceived(Event):
     aspects: dict[Slug, float] = Field(default_factory=dict, description="operator-defined names, values in [-1, 1]")
     reasons: tuple[Slug, ...] = ()
     source: FeedbackSource = FeedbackSource.USER
-    idempotency_key: str | None = Field(default=None, max_length=128)
+    idempotency_key: str | None = Field(
+        default=None, max_length=128, description="a keyed hash of what the client chose, which may be personal"
+    )
     supersedes: Id | None = Field(default=None, description="feedback id that this replaces or retracts")
     content: Sealed | None = Field(default=None, description="a FeedbackContent in JSON")
 

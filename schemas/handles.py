@@ -60,7 +60,7 @@ def issue_handle(claims: HandleClaims, keyring: Keyring) -> str:
     nonce = os.urandom(_NONCE_BYTES)
     header = f"{_PREFIX}.{keyring.active}"
     body = AESGCM(keyring.keys[keyring.active]).encrypt(nonce, claims.model_dump_json().encode(), header.encode())
-    return f"{header}.{base64.urlsafe_b64encode(nonce + body).decode().rstrip('=')}"
+    return f"{header}.{_text(nonce + body)}"
 
 
 def verify_handle(handle: str, keyring: Keyring, *, now: int) -> HandleClaims:
@@ -78,6 +78,8 @@ def verify_handle(handle: str, keyring: Keyring, *, now: int) -> HandleClaims:
         raise HandleRefused("unknown_key", "this handle was made with a key that is no longer accepted")
     try:
         data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        if _text(data) != encoded:  # base64 has several texts for the same bytes; a handle has one
+            raise ValueError("not as it was issued")
         plain = AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], f"{_PREFIX}.{key_id}".encode())
         claims = HandleClaims.model_validate_json(plain)
     except (InvalidTag, ValidationError, ValueError, binascii.Error) as error:
@@ -85,3 +87,7 @@ def verify_handle(handle: str, keyring: Keyring, *, now: int) -> HandleClaims:
     if claims.expires_at <= now:
         raise HandleRefused("expired", "this handle has expired")
     return claims
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from schemas.completion import CompletionRecorded
 from schemas.errors import InvalidInput, UnknownEvent
 from schemas.event import Event
 from schemas.events import EVENTS
 from schemas.journal import ENTRY, JournalEntry
 
 JOURNAL_TYPE = JournalEntry.wire_type()
+RETENTION_HEADER = "ce_retention"
+"""Header with a completion's retention class, so that a log can drop old records unread."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def encode_event(event: Event, *, source: str = "attune") -> LogRecord:
         "ce_time": time,
         "content-type": "application/json",
     }
+    if isinstance(event, CompletionRecorded):
+        headers[RETENTION_HEADER] = event.retention
     return LogRecord(
         topic=event.TOPIC,
         key=event.key().encode(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -16,10 +17,12 @@ from pydantic import Field
 
 from exchange.journal import JournalLine, PolicyJournal
 from schemas.base import Body, new_id, now_ms, parse_version_name, version_name
-from schemas.errors import InvalidInput, NotFound
-from schemas.journal import Reason, VersionPromoted, VersionRolledBack
+from schemas.errors import InvalidInput, NotFound, Refused
+from schemas.journal import Reason, VersionPromoted, VersionRejected, VersionRolledBack
 from schemas.lifecycle import PolicyState
 from server.auth import ApiKey, KeyFile, Scope, require
+from server.rebuild import plan_rebuild
+from server.strict import StrictRoute
 from server.swap import Swapper
 
 log = logging.getLogger(__name__)
@@ -120,7 +123,30 @@ class Administration:
         )
         return await self._change(entry)
 
-    async def _change(self, entry: VersionPromoted | VersionRolledBack) -> dict[str, Any]:
+    async def take_out(self, policy: str, key: ApiKey, versions: Collection[int], reason: str) -> list[dict[str, Any]]:
+        """Take versions out of service as `plan_rebuild` says; returns each change and what became of it.
+
+        Raises:
+            Unavailable: the journal cannot be reached; changes before that stand.
+        """
+        await asyncio.to_thread(self._journal.refresh)
+        done: list[dict[str, Any]] = []
+        for change in plan_rebuild(self._journal.state(policy), versions):
+            facts = {"id": new_id("je"), "at": now_ms(), "policy": policy, "actor": _actor(key), "reason": reason}
+            entry = (
+                VersionRejected.model_validate({**facts, "version": change.version})
+                if change.kind == "reject"
+                else VersionRolledBack.model_validate({**facts, "version": change.version, "to": change.to})
+            )
+            told = {"version": version_name(policy, change.version), "change": entry.entry, "to": None, "refused": None}
+            try:
+                await self._change(entry)
+            except Refused as refused:  # someone was faster; the next look sees it
+                told["refused"] = refused.message
+            done.append(told | {"to": _name(policy, change.to)})
+        return done
+
+    async def _change(self, entry: VersionPromoted | VersionRejected | VersionRolledBack) -> dict[str, Any]:
         began = time.perf_counter()
         await asyncio.to_thread(self._journal.propose, entry)
         self._swapper.changed()
@@ -133,7 +159,7 @@ class Administration:
 
 def admin_router(administration: Administration, keys: KeyFile) -> APIRouter:
     """The routes under /v1/admin: reading takes the scope read or admin, changing takes admin."""
-    router = APIRouter(prefix="/v1/admin", tags=["admin"])
+    router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=StrictRoute)
     reader, operator = Depends(require(keys, Scope.READ, Scope.ADMIN)), Depends(require(keys, Scope.ADMIN))
 
     @router.get("/policies", summary="Every policy: stable, canary, versions")

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from exchange.accepted import AcceptedWords
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.fates import Fates
 from exchange.journal import PolicyJournal
 from exchange.keys import KeyStore
@@ -30,6 +31,7 @@ from server.admin import Administration, admin_router
 from server.auth import KeyFile
 from server.control import JournalFollower
 from server.engine.port import Engine
+from server.erasures import Erasures, erasures_router
 from server.explanations import explanations_router
 from server.fallbacks import install_fallbacks
 from server.fates import FateDesk, fates_router
@@ -76,6 +78,7 @@ class Application:
     appender: Appender
     metrics: ServerMetrics
     accepted: AcceptedWords
+    completions: CompletionIndex
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,6 +91,7 @@ class Application:
             ending.callback(self.metrics.close)
             ending.callback(self.journal.close)
             ending.callback(self.accepted.close)
+            ending.callback(self.completions.close)
             ending.push_async_callback(self._flush)
             ending.push_async_callback(self.swapper.close)
             ending.push_async_callback(self.follower.close)
@@ -152,6 +156,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         idle_s=settings.health.idle_seconds,
         probe_timeout_s=settings.health.probe_timeout_seconds,
     )
+    completions = CompletionIndex(parts.log)
     path = RequestPath(
         auth=parts.api_keys,
         secrets=secrets,
@@ -162,11 +167,13 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         appender=appender,
         keys=parts.keys,
         metrics=metrics,
+        completions=completions,
         source=source,
         exploration_share=settings.chat.exploration_share,
         handle_ms=round(settings.chat.handle_days * DAY_MS),
         max_body_bytes=settings.chat.max_body_bytes,
         allowed_origins=settings.chat.allowed_origins,
+        thumbs_metrics=settings.chat.thumbs_metrics,
     )
     administration = Administration(journal, swapper, section.policies, wait_s=settings.swap.admin_wait_seconds)
     accepted = AcceptedWords(parts.log)
@@ -179,6 +186,10 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(admin_router(administration, parts.api_keys))
     app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
     app.include_router(fates_router(desk))
+    erasures = Erasures(
+        path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
+    )
+    app.include_router(erasures_router(erasures))
     install_request_path(app, path)
     return Application(
         app=app,
@@ -190,6 +201,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         appender=appender,
         metrics=metrics,
         accepted=accepted,
+        completions=completions,
     )
 
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import TooLarge
+from server.errors import TooLarge, error_response
 
+BODY_S = 60.0
+"""How long the body of a request may take to come, from its headers on."""
 _PASSED_ON = ("host", "accept", "user-agent", "traceparent", "tracestate")
 _SCOPE = ("type", "asgi", "http_version", "scheme", "client", "server", "root_path", "state")
 
@@ -43,6 +46,43 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+class BoundedBodies:
+    """Middleware that holds for every route, whoever reads its body: it has at most `limit` bytes, and comes within
+    `BODY_S` seconds. What it refuses is 413 and 408.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared[:18]) > self._limit:
+            await error_response(_too_large(self._limit))(scope, receive, send)
+            return
+        deadline, size, whole = asyncio.get_running_loop().time() + BODY_S, 0, False
+
+        async def bounded() -> Message:
+            nonlocal size, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"the body did not come within {BODY_S:.0f} seconds") from error
+            size += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if size > self._limit:  # not our own error: where FastAPI reads the body, it would make a 400 of it
+                raise HTTPException(413, _too_large(self._limit).message)
+            return message
+
+        await self._app(scope, bounded, send)
 
 
 def _too_large(limit: int) -> TooLarge:

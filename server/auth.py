@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from starlette.requests import Request
 
-from schemas.base import Body, Id, Millis, Sha256, now_ms
+from schemas.base import Body, Id, Millis, Sha256, Slug, now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError, NotFound
 from schemas.wire import validation_summary
@@ -47,7 +47,11 @@ class ApiKey(Body):
     scopes: tuple[Scope, ...]
     aliases: tuple[str, ...] = Field(default=(ALL_ALIASES,), description="policies it may use; * is all")
     default_consent: ConsentLevel = Field(description="of requests that do not say")
+    retention: Slug = Field(default="standard", description="retention class of what its requests leave")
     may_claim_sources: bool = Field(default=False, description="may send feedback as rater, ai or implicit")
+    may_name_completions: bool = Field(
+        default=False, description="may send feedback on a completion by its id, without the handle"
+    )
     label: str = Field(default="", max_length=200, description="for operators")
     created_at: Millis
     revoked_at: Millis | None = None
@@ -84,6 +88,8 @@ class KeyFile:
         default_consent: ConsentLevel,
         aliases: tuple[str, ...] = (ALL_ALIASES,),
         may_claim_sources: bool = False,
+        may_name_completions: bool = False,
+        retention: str = "standard",
         label: str = "",
     ) -> tuple[ApiKey, str]:
         """Make a key; returns it with its text `ak_ID_SECRET`, which is not kept anywhere.
@@ -100,6 +106,8 @@ class KeyFile:
                 aliases=aliases,
                 default_consent=default_consent,
                 may_claim_sources=may_claim_sources,
+                may_name_completions=may_name_completions,
+                retention=retention,
                 label=label,
                 created_at=now_ms(),
                 secret_hash=_hashed(secret),

@@ -78,6 +78,7 @@ class _Request(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
+    store: bool | None = None
 
 
 class _Chat(_Request):
@@ -119,22 +120,31 @@ class GenerationRequest:
     language: str | None
     domain: str | None
     tags: dict[str, str]
+    store: bool = False  # the client wants to find the completion again
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """A request body as an object of valid Unicode and finite numbers.
+    """A request body as an object of valid Unicode and finite numbers, in which no name comes twice: whoever reads it
+    before or after this server might take the other one.
 
     Raises:
         InvalidInput: it is none.
     """
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, object_pairs_hook=_no_name_twice)
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:  # also UnicodeError, which is a ValueError
         raise InvalidInput("the body is no valid JSON in UTF-8", field="body") from error
     if not isinstance(body, dict):
         raise InvalidInput("the body must be a JSON object", field="body")
     return body
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidInput("a name comes twice in one object of the body", field="body")
+    return found
 
 
 def parse_generation(protocol: str, body: dict[str, Any], headers: Mapping[str, str]) -> GenerationRequest:
@@ -173,6 +183,7 @@ def parse_generation(protocol: str, body: dict[str, Any], headers: Mapping[str, 
         language=metadata.language,
         domain=metadata.domain,
         tags=_tags(metadata),
+        store=protocol == "chat.completions" and parsed.store is True,
     )
 
 

@@ -35,6 +35,8 @@ class RequestContext:
     domain: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     comparison_id: str | None = None
+    store: bool = False  # the client wants to find it again
+    retention: str = "standard"
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -25,6 +27,7 @@ from schemas.feedback import (
     Comparison,
     ComparisonTarget,
     FeedbackBody,
+    FeedbackContent,
     FeedbackReceived,
     FeedbackSource,
     Ranking,
@@ -43,6 +46,7 @@ from server.chat_request import parse_json
 from server.errors import Forbidden, invalid_body
 from server.idempotency import Remembered
 from server.request_path import RequestPath
+from server.tensorzero import is_metric, metric_word
 
 DURABLE_TIMEOUT_S = 30.0
 KINDS = ("thumbs", "rating", "comparison", "ranking", "correction", "comment", "outcome", "retraction")
@@ -128,7 +132,16 @@ class _Desk:
         policy, kind, outcome = "-", "-", "refused"
         try:
             key = self._key(request)
-            body: FeedbackBody = await self._body(request, _FEEDBACK)
+            raw = await self._raw(request)
+            if is_metric(raw):
+                word = await metric_word(self._deps, raw, key)
+                policy, kind = word.claims.policy, word.body.kind
+                item_id, digest = self._id_of(word.claims, word.body)
+                if not word.dry:
+                    await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
+                outcome = "dry_run" if word.dry else "stored"
+                return {"feedback_id": item_id, "id": item_id, "status": outcome}
+            body: FeedbackBody = self._valid(raw, _FEEDBACK)
             kind = body.kind
             claims = self._claims(body.handle, key)
             policy = claims.policy
@@ -193,7 +206,12 @@ class _Desk:
         return {"level": body.level.value, "status": "stored"}
 
     async def _body(self, request: Request, model: TypeAdapter[Any]) -> Any:
-        raw = parse_json(await read_body(request.scope, request.receive, self._deps.max_body_bytes))
+        return self._valid(await self._raw(request), model)
+
+    async def _raw(self, request: Request) -> dict[str, Any]:
+        return parse_json(await read_body(request.scope, request.receive, self._deps.max_body_bytes))
+
+    def _valid(self, raw: dict[str, Any], model: TypeAdapter[Any]) -> Any:
         try:
             return model.validate_python(raw, strict=False)
         except ValidationError as error:
@@ -210,6 +228,8 @@ class _Desk:
         claims = verify_handle(handle, self._deps.secrets.keyring, now=now_ms())
         if key is not None and key.tenant != claims.tenant:
             raise HandleRefused("foreign", "this handle belongs to another tenant than the API key")
+        if key is not None and not key.may_use(claims.policy):
+            raise HandleRefused("foreign", "this handle speaks of a policy that the API key may not use")
         return claims
 
     def _check_source(self, source: FeedbackSource, key: ApiKey | None) -> None:
@@ -235,8 +255,20 @@ class _Desk:
             digest,
         )
 
+    def _idempotency(self, claims: HandleClaims, chosen: str | None) -> str | None:
+        """A client's key as it rests on the log: apps make them of mail addresses too, so only a keyed hash does."""
+        if chosen is None:
+            return None
+        return pseudonyms.derived_id(self._deps.secrets.pseudonym_key, "idem", claims.tenant, chosen)
+
     async def _keep(
-        self, claims: HandleClaims, body: FeedbackBody, key: ApiKey | None, item_id: str, digest: str
+        self,
+        claims: HandleClaims,
+        body: FeedbackBody,
+        key: ApiKey | None,
+        item_id: str,
+        digest: str,
+        tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         try:
             event = FeedbackReceived(
@@ -252,9 +284,9 @@ class _Desk:
                 aspects=body.aspects,
                 reasons=body.reasons,
                 source=body.source,
-                idempotency_key=body.idempotency_key,
+                idempotency_key=self._idempotency(claims, body.idempotency_key),
                 supersedes=body.supersedes,
-                content=await self._sealed(claims, body, item_id),
+                content=await self._sealed(claims, body, item_id, tags),
             )
             await self._append(event)
         except AttuneError:
@@ -265,8 +297,12 @@ class _Desk:
         else:
             self._remembered.failed(item_id)  # nobody can name it again
 
-    async def _sealed(self, claims: HandleClaims, body: FeedbackBody, item_id: str) -> Sealed | None:
+    async def _sealed(
+        self, claims: HandleClaims, body: FeedbackBody, item_id: str, tags: Mapping[str, str]
+    ) -> Sealed | None:
         content = content_of(body)
+        if tags:
+            content = (content or FeedbackContent()).model_copy(update={"tags": dict(tags)})
         if content is None:
             return None
         subject = claims.end_user or claims.conversation

@@ -12,10 +12,13 @@ import math
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
+from exchange.erasures import read_erasures, replay_erasures
 from exchange.open import open_keys, open_log, open_registry
+from exchange.retention import Sweeper, expire_log
 from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile
@@ -62,12 +65,16 @@ async def _serve(settings: ServerSettings) -> int:
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)
+        replay_erasures(read_erasures(event_log), keys)
         section.data_dir.mkdir(parents=True, exist_ok=True)
         level = logging.getLogger().level
         async with open_engine(settings.engine_settings()) as engine:
             logging.getLogger().setLevel(level)  # a dependency of vLLM sets it to ERROR when it is imported
             parts = Parts(engine=engine, log=event_log, registry=registry, keys=keys, api_keys=api_keys)
-            return await serve(settings, build_app(settings, parts), listener)
+            application = build_app(settings, parts)
+            sweep = partial(expire_log, event_log)
+            with Sweeper(section.retention_days, sweep, application.metrics.expired):
+                return await serve(settings, application, listener)
 
 
 async def serve(settings: ServerSettings, application: Application, listener: socket.socket) -> int:

@@ -45,6 +45,12 @@ class ServerMetrics:
             ["policy", "outcome"],
             registry=registry,
         )
+        self._expired = Counter(
+            "attune_log_records_expired",
+            "Records dropped from the embedded log for their age.",
+            ["retention"],
+            registry=registry,
+        )
         self._queue = Gauge("attune_recorder_queue_bytes", "Bytes that wait for the event log.", registry=registry)
         self._swap = Histogram(
             "attune_swap_seconds",
@@ -77,7 +83,7 @@ class ServerMetrics:
         self._ready = Gauge("attune_ready", "1 while this replica may take traffic.", registry=registry)
         self._all: tuple[Collector, ...] = (
             self._requests, self._feedback, self._recorded, self._queue, self._swap, self._load, self._served,
-            self._share, self._generation, self._refused, self._loaded, self._reachable, self._ready,
+            self._share, self._generation, self._refused, self._loaded, self._reachable, self._ready, self._expired,
         )  # fmt: skip
 
     def request(self, policy: str, arm: str, outcome: str) -> None:
@@ -87,6 +93,10 @@ class ServerMetrics:
     def feedback(self, policy: str, kind: str, outcome: str) -> None:
         """One piece of feedback was answered. `outcome`: stored, repeated, refused or unavailable."""
         self._feedback.labels(policy, kind, outcome).inc()
+
+    def expired(self, retention: str, number: int) -> None:
+        """Records of a retention class were too old."""
+        self._expired.labels(retention).inc(number)
 
     def recorded(self, policy: str, outcome: str) -> None:
         """One completion event became durable, or was dropped. `outcome`: stored, dropped or failed."""

@@ -9,13 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.asgi import ClientGone
+from server.asgi import BoundedBodies, ClientGone
 from server.chat_request import PROTOCOLS
 from server.comparisons import comparisons_router
 from server.errors import install_errors
 from server.feedback import feedback_router
 from server.gateway import TOKEN_PATHS, Gateway
 from server.request_path import RequestPath
+from server.stored import stored_router
 
 BROWSER_PATHS = frozenset({"/v1/feedback", "/v1/displayed"})
 """Paths that a browser may call with nothing but a handle; and so may what lies under FATES."""
@@ -51,6 +52,8 @@ def install_request_path(app: FastAPI, deps: RequestPath) -> None:
         app.router.routes.append(Route(path, gateway, methods=["POST"]))
     app.include_router(comparisons_router(deps))
     app.include_router(feedback_router(deps))
+    app.include_router(stored_router(deps))
+    app.add_middleware(BoundedBodies, limit=deps.max_body_bytes)
     app.add_middleware(BrowserCors, origins=deps.allowed_origins)
 
 

@@ -119,6 +119,8 @@ def prepare(
         domain=request.domain,
         metadata=request.tags,
         comparison_id=comparison_id,
+        store=request.store and comparison_id is None,  # a list that names versions would unblind a comparison
+        retention=caller.key.retention,
     )
     handles: tuple[str, ...] = ()
     if recorded and comparison_id is None:

@@ -165,6 +165,7 @@ class Recorder:
             end_user=context.end_user,
             conversation=context.conversation,
             consent=context.consent,
+            retention=context.retention,
             language=context.language,
             domain=context.domain,
             metadata=dict(context.metadata),
@@ -185,6 +186,7 @@ class Recorder:
                 for choice in record.choices
             ),
             comparison_id=context.comparison_id,
+            store=context.store,
             content=sealed,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.keys import KeyStore
 from schemas.errors import NotFound
 from server.auth import ApiKey, KeyFile
@@ -37,11 +38,13 @@ class RequestPath:
     appender: Appender
     keys: KeyStore
     metrics: ServerMetrics
+    completions: CompletionIndex
     source: str = "attune/server"
     exploration_share: float = 0.0
     handle_ms: int = 30 * DAY_MS
     max_body_bytes: int = 1_000_000
     allowed_origins: tuple[str, ...] = ()
+    thumbs_metrics: tuple[str, ...] = ("thumbs_up",)
 
     def table(self, key: ApiKey, policy: str) -> RoutingTable:
         """The table of a policy that this key may use; other policies do not exist for it. Raises NotFound."""

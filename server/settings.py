@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
+from exchange.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
-from schemas.base import Id, PolicyName, version_name
+from schemas.base import Id, PolicyName, Slug, version_name
 from server.engine.settings import EngineSettings
 
 __all__ = ["ServerSettings", "describe", "load_settings"]
@@ -40,6 +41,14 @@ class ProcessSection(_Section):
     )
     api_keys: Path = Field(default=Path("api-keys.json"), description="hashed API keys, kept by `attune keys`")
     data_dir: Path = Field(default=Path("server-data"), description="this replica's own files: adapter cache, secret")
+    retention_days: RetentionDays = Field(
+        default_factory=dict,
+        description="days that records of each retention class stay on an embedded log, e.g. `{ standard = 30 }`; "
+        "classes not named are kept",
+    )
+    backups: Path | None = Field(
+        default=None, description="folder that `attune backup` copies go under: erasures reach the keys in them too"
+    )
     replica_id: Id = Field(
         default_factory=lambda: f"server-{socket.gethostname()[:100] or 'local'}",
         description="name of this replica in events and reports",
@@ -103,6 +112,11 @@ class ChatSection(_Section):
     max_body_bytes: int = Field(default=1_000_000, gt=0, description="largest request body in bytes")
     queue_bytes: int = Field(
         default=64_000_000, gt=0, description="bytes of completion events that wait in memory while the log is away"
+    )
+    thumbs_metrics: tuple[Slug, ...] = Field(
+        default=("thumbs_up",),
+        description="boolean metrics of TensorZero's feedback body that are a person's thumbs (true is up); "
+        "all other metrics are outcomes, which do not train",
     )
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="browser origins that may send feedback by handle, e.g. https://app.example.com"

@@ -1,11 +1,13 @@
 """From a version in the registry to an adapter in the engine that is proven to be the published one.
 
-Knows digests, manifests and probes; knows nothing of routes or of when a version is wanted.
+Knows digests, manifests and probes; knows nothing of routes or of when a version is wanted. What the files must be
+is `server.adapter_files`' matter.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,10 @@ from schemas.base import version_name
 from schemas.errors import AttuneError
 from schemas.lifecycle import VersionState
 from schemas.manifests import AdapterManifest, Probe
+from server.adapter_files import UNSERVED, AdapterRefused, check_files, check_names
 from server.engine.port import Engine
 
-
-class AdapterRefused(AttuneError):
-    """An adapter is not what the journal promised, or not one that this replica can serve. Trying again won't help."""
+MAX_PROBES = 64
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class AdapterStage:
         """Fetch, check and load a version as `name`, and compare it with its manifest's probes.
 
         Raises:
-            AdapterRefused: it contradicts the journal, the base model, the limits or its own probes.
+            AdapterRefused: it contradicts the journal, the base model, the limits, its own manifest or its own
+                probes, or its files are not those of a plain LoRA.
             NotFound, IntegrityError, Unavailable: as the registry says.
             AdapterError: the engine refuses the files.
         """
@@ -63,6 +65,9 @@ class AdapterStage:
             limits=self._limits,
         )  # fmt: skip
         path = await asyncio.to_thread(self._registry.fetch_adapter, policy, version.version, self._cache)
+        await asyncio.to_thread(
+            check_files, path, manifest, self._engine.base_layers, max_rank=self._limits.max_lora_rank
+        )
         await self._engine.load_adapter(name, path)
         try:
             await self._probe(name, manifest.probes)
@@ -123,7 +128,7 @@ def check_manifest(
             f"{template[:12]})",
             remedy="Server and trainer must render prompts alike.",
         )
-    if head := {"lm_head", "embed_tokens"} & set(manifest.target_modules):
+    if head := UNSERVED & set(manifest.target_modules):
         raise AdapterRefused(f"{name} adapts {', '.join(sorted(head))}, which is served without adapters")
     if manifest.rank > limits.max_lora_rank:
         raise AdapterRefused(
@@ -136,3 +141,20 @@ def check_manifest(
             f"{name} has {size} bytes, and this server takes {limits.max_adapter_bytes} at most",
             remedy="Raise swap.max_adapter_bytes.",
         )
+    check_names(manifest.files)
+    check_probes(manifest.probes)
+
+
+def check_probes(probes: tuple[Probe, ...]) -> None:
+    """Whether the probes are few, and each has a prompt, an answer, and one possible logprob for each of its tokens.
+
+    Raises:
+        AdapterRefused: they are not. Whether the engine knows the tokens is the engine's to say.
+    """
+    if len(probes) > MAX_PROBES:
+        raise AdapterRefused(f"the manifest has {len(probes)} probes, and {MAX_PROBES} are allowed")
+    for number, probe in enumerate(probes):
+        if not probe.prompt_token_ids or not len(probe.answer_token_ids) == len(probe.logprobs) > 0:
+            raise AdapterRefused(f"probe {number} of the manifest lacks a prompt, an answer, or logprobs of the answer")
+        if not all(math.isfinite(logprob) for logprob in probe.logprobs):
+            raise AdapterRefused(f"probe {number} of the manifest expects logprobs that are no numbers")

@@ -11,10 +11,13 @@ from types import FrameType
 import torch
 from transformers.utils import logging as transformers_logging
 
+from exchange.erasures import read_erasures, replay_erasures
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
-from trainer.gates.sample import answer_encoder, load_tokenizer
+from exchange.retention import Sweeper
+from trainer.gates.sample import answer_encoder, chat_encoder, load_tokenizer
+from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
 from trainer.intake.ledger import Ledger
@@ -59,16 +62,22 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     log = stack.enter_context(open_log(settings.log))
     registry = open_registry(settings.registry)
     keys = stack.enter_context(closing(open_keys(settings.keys)))
+    replay_erasures(read_erasures(log), keys)
     journal = stack.enter_context(closing(PolicyJournal(log, source="attune/trainer")))
     ledger = stack.enter_context(Ledger(state.path / "ledger.db", settings.policy))
-    ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy)))
+    clerk = ErasureClerk(log, keys, settings.policy, state.holder())
+    ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy, clerk)))
     feeder = stack.enter_context(Feeder(ingest))
     metrics = TrainerMetrics()
     stack.enter_context(metrics.served(settings.metrics_port))
+    count = lambda name, number: metrics.expired.labels(retention=name).inc(number)  # noqa: E731 a callback of one line
+    stack.enter_context(Sweeper(settings.retention_days, ledger.expire, count))
     reporter = Reporter(stack.enter_context(open_display()), metrics, stop)
     lease = TrainerLease(journal, settings.policy, state.holder(), settings.lease_s)
     publisher = Publisher(journal, registry, lease, settings.policy, settings.promotion.canary_share)
-    corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, answer_encoder(home.model, tokenizer))
+    encode = answer_encoder(home.model, tokenizer)
+    encode_chat = chat_encoder(home.model, tokenizer, settings.feedback.max_imported_tokens)
+    corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, encode, encode_chat)
     turns = Turns(settings, home, journal, registry, publisher, state, corpus, reporter, metrics)
     watch = CanaryWatch(journal, publisher, corpus, settings.promotion, turns.reserved)
     return Loop(lease, watch, turns, feeder, reporter, metrics, stop, settings.poll_s)

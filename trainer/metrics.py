@@ -22,6 +22,9 @@ class TrainerMetrics:
         self.turns = Counter(
             "attune_trainer_turns", "Turns by what became of them", ["outcome"], registry=self.registry
         )
+        self.expired = Counter(
+            "attune_trainer_rows_expired", "Ledger rows dropped for their age", ["retention"], registry=self.registry
+        )
         self.labels = Gauge("attune_trainer_new_labels", "Usable labels since the last turn", registry=self.registry)
         self.trainable = Gauge(
             "attune_trainer_trainable_answers",

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from exchange.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings
@@ -35,6 +36,9 @@ class FeedbackSection(SnapshotSettings):
         default=32,
         ge=1,
         description="answers that PPO can learn from, below which a turn ends without a candidate (ours)",
+    )
+    max_imported_tokens: int = Field(
+        default=4096, ge=1, description="tokens of an imported vote's conversation and answer; longer ones do not train"
     )
     max_versions_behind: int = Field(
         default=MAX_VERSIONS_BEHIND, ge=0, description="answers of older versions do not train PPO"
@@ -73,6 +77,11 @@ class TrainerSettings(TomlSettings):
     poll_s: float = Field(default=1.0, gt=0, description="seconds between two looks at log and journal while idle")
     lease_s: float = Field(
         default=60.0, gt=0, description="seconds after which another trainer may take over from one that is gone"
+    )
+    retention_days: RetentionDays = Field(
+        default_factory=dict,
+        description="days that rows of each retention class stay in the ledger, e.g. `{ standard = 90 }`; classes not "
+        "named are kept",
     )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"

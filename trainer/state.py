@@ -29,6 +29,7 @@ class TurnState(Record):
     snapshot: Sha256
     labels: int = Field(ge=0, description="usable labels in the snapshot")
     reserved: VersionNumber | None = Field(default=None, description="the version number taken for its candidate")
+    keys: int = Field(default=0, ge=0, description="keys that opened its snapshot when it began")
 
 
 class LastTurn(Record):

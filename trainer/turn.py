@@ -60,6 +60,10 @@ class TurnOutcome:
     version: int | None = None
 
 
+class _Erased(Exception):
+    """The turn learns from someone who has been erased since it began. Never leaves the module."""
+
+
 @dataclass(frozen=True)
 class Turns:
     """Makes turns of one policy."""
@@ -101,8 +105,9 @@ class Turns:
     def count(self) -> int:
         """New usable labels since the last turn; the funnel shows in the metrics."""
         stable = self.journal.state(self.settings.policy).stable
-        counted, last = self.corpus.funnel(stable), self.state.last()
-        new = max(0, counted.words - (last.labels if last else 0))
+        counted, labels = self.corpus.count(stable)
+        last = self.state.last()
+        new = max(0, labels - (last.labels if last else 0))
         self.metrics.funnel(counted)
         self.metrics.labels.set(new)
         return new
@@ -126,7 +131,9 @@ class Turns:
         try:
             return self._learn(turn)
         except ParentMoved as moved:
-            return self._drop(turn, moved.message)
+            return self._drop(self.state.turn() or turn, moved.message)
+        except _Erased:
+            return self._drop(self.state.turn() or turn, "someone whose data it learnt from was erased")
 
     def _begin(self, parent: int) -> TurnState:
         self.state.drop_turn()
@@ -139,9 +146,14 @@ class Turns:
         snapshot = self.corpus.cut(parent, folder, since=since)
         manifest = snapshot.manifest
         self.registry.publish_snapshot(folder, manifest)
-        turn = TurnState(parent=parent, snapshot=manifest.digest, labels=len(snapshot.joined.words))
+        turn = TurnState(
+            parent=parent,
+            snapshot=manifest.digest,
+            labels=self.corpus.labels_of(snapshot.joined),
+            keys=self.corpus.living_keys(folder, manifest),
+        )
         self.state.save_turn(turn)
-        kinds = ("words", "pairs", "thumbs", "corrections", "answers")
+        kinds = ("words", "pairs", "thumbs", "corrections", "imported", "answers")
         counts = ", ".join(f"{manifest.counts.get(kind, 0)} {kind}" for kind in kinds)
         left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.excluded.items())
         self.progress.say(f"turn begins from {version_name(self.settings.policy, parent)}: {counts}")
@@ -156,7 +168,14 @@ class Turns:
         parent = version_name(self.settings.policy, turn.parent)
         return TurnOutcome("dropped", f"the turn from {parent} was dropped: {why}")
 
+    def _check_erasures(self, turn: TurnState) -> None:
+        """Raises _Erased where a key that opened the snapshot when the turn began is gone."""
+        folder, manifest = self.state.turn_dir / "snapshot", self.registry.snapshot(turn.snapshot)
+        if self.corpus.living_keys(folder, manifest) < turn.keys:
+            raise _Erased
+
     def _learn(self, turn: TurnState) -> TurnOutcome:
+        self._check_erasures(turn)
         manifest = self.registry.snapshot(turn.snapshot)
         data = self.corpus.read(self.state.turn_dir / "snapshot", manifest)
         self._tell_not_replayed({})
@@ -178,6 +197,8 @@ class Turns:
         if judgement.accuracy is not None:
             self.metrics.accuracy.set(judgement.accuracy)
         self.progress.check()
+        # What was read before an erasure is in the weights by now: they must not become a version.
+        self._check_erasures(turn)
         return self._publish(turn, workshop, learned, judgement)
 
     def _too_few(self, data: TrainingData) -> str | None:

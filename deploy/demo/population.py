@@ -46,7 +46,7 @@ class Traffic:
     shuffled: bool = False
     model: str = "support"
     people: int = 120
-    seats: int = 14
+    seats: int = 12
     comparison_share: float = 0.5
     stream_share: float = 0.25
     pause_s: float = 1.0

@@ -115,13 +115,13 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         poll_s=0.25,
         # The made-up users press within a second or two, where people take minutes to hours. What a turn learns from
         # is bounded so that the third takes no longer than the first.
-        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=500, max_labels=3_000, max_answers=1_200),
+        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=400, max_labels=1_500, max_answers=768),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
         reward_model=RewardConfig(pooling="mean", epochs=0) if tiny else RewardConfig(),
         ppo=_tiny_ppo() if tiny else PpoConfig(),
         gates=GateSettings(
-            prompts=32,  # half of the default, to judge a turn sooner
+            prompts=24,  # fewer than the default, to judge a turn sooner
             max_new_tokens=MAX_ANSWER_TOKENS,
             # Most users do like short answers, those of the warm taste long ones, and a policy that drops two of six
             # styles is less varied: all that is the point of the demo.
@@ -139,7 +139,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_new_tokens=64,
         ),
         # Half of the users meet a new version at once, so that the votes are in within the minute.
-        promotion=PromotionSettings(canary_share=0.5, min_votes=40, max_votes=160),
+        promotion=PromotionSettings(canary_share=0.5, min_votes=30, max_votes=160),
     )
 
 

@@ -28,8 +28,7 @@ _EXPLORE = (
 )
 _REMEDIES: dict[Reason, str] = {
     Reason.TEMPERATURE_ZERO: f"{_EXPLORE}; or let the app ask for a temperature above 0.",
-    Reason.TRUNCATED_SAMPLING: f"{_EXPLORE}; or send top_p 1, top_k 0 (-1 for vLLM) and min_p 0. A model's "
-    "generation_config.json may set them silently.",
+    Reason.TRUNCATED_SAMPLING: f"{_EXPLORE}; or send min_p 0. A model's generation_config.json may set it silently.",
     Reason.PENALTIES: f"{_EXPLORE}; or leave the penalties out of the requests.",
     Reason.MASKED: "Answers under a grammar, a forced tool call or a token list cannot train PPO; ask without one for "
     "some of the traffic.",

@@ -24,9 +24,10 @@ from schemas.base import now_ms
 from schemas.errors import IntegrityError, NotFound, Unavailable
 from schemas.wire import LogRecord
 from server.settings import ServerSettings
+from trainer.intake.copy import copy_facts
 from trainer.intake.facts import Known
 from trainer.intake.ingest import Ingest
-from trainer.intake.ledger import Ledger, copy_facts
+from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
 from trainer.joining.join import join

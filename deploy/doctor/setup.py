@@ -25,8 +25,9 @@ def look_at_settings(server: ServerSettings | None, trainer: TrainerSettings) ->
         yield slows(
             "generation_config",
             f"The model's generation_config.json sets {narrow}: requests that do not say otherwise are sampled from a "
-            "cut distribution, and PPO cannot learn from their answers.",
-            "Set `[chat] exploration_share` of the server to e.g. 0.2, or send top_p and top_k with the requests.",
+            "cut distribution. The trainer replays top_p and top_k and leaves out what does not come out again; under "
+            "min_p PPO cannot learn.",
+            "Set `[chat] exploration_share` of the server to e.g. 0.2, or send these parameters with the requests.",
         )
 
 

@@ -7,7 +7,7 @@ integer ids vLLM wants are counted up here and never reused, so a slow request c
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -69,6 +69,8 @@ class AdapterSlots:
         try:
             accepted = await self._client.add_lora(request)
         except Exception as error:  # vLLM hands on whatever its worker raised, as a plain Exception
+            with suppress(Exception):  # what it had loaded when it failed would keep a slot in the worker
+                await self._client.remove_lora(request.lora_int_id)
             raise AdapterError(f"vLLM cannot load adapter {name}: {error}") from error
         if not accepted:
             raise AdapterError(f"vLLM did not accept adapter {name}")
@@ -104,9 +106,18 @@ class AdapterSlots:
     async def score(self, name: str, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
         """Log-probabilities (nats, temperature 1, whole vocabulary) of each of `answer_ids` after `prompt_ids`,
         unrecorded.
+
+        Raises AdapterError when the name is not loaded, or the tokens are too many or none of the vocabulary: given to
+        the engine they could end it.
         """
+        config, tokens = self._client.model_config, [*prompt_ids, *answer_ids]
+        vocabulary, longest = config.get_vocab_size(), config.max_model_len - 1
+        if len(tokens) > longest:
+            raise AdapterError(f"{len(tokens)} tokens cannot be scored: the engine takes {longest}")
+        if strange := [token for token in tokens if not 0 <= token < vocabulary]:
+            raise AdapterError(f"token {strange[0]} is not one of the model's {vocabulary}")
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        output = await self._run(name, [*prompt_ids, *answer_ids], params)
+        output = await self._run(name, tokens, params)
         positions = (output.prompt_logprobs or [])[len(prompt_ids) :]
         return [position[token].logprob for position, token in zip(positions, answer_ids, strict=True) if position]
 
@@ -119,8 +130,11 @@ class AdapterSlots:
             outputs = self._client.generate(
                 tokens_input(prompt), params, f"attune-probe-{uuid4().hex}", lora_request=request
             )
-            async with aclosing(outputs):
-                async for output in outputs:
-                    if output.finished:
-                        return output
+            try:
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        if output.finished:
+                            return output
+            except Exception as error:  # as in `load`: of no one kind
+                raise AdapterError(f"The engine cannot answer with {name}: {error}") from error
         raise AdapterError(f"The engine gave no answer for {name}")

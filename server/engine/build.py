@@ -29,6 +29,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder, template_hash
+from server.base_layers import BaseLayers, base_layers
 from server.engine.adapters import AdapterSlots
 from server.engine.errors import EngineSettingsError
 from server.engine.inflight import InFlight
@@ -95,6 +96,7 @@ class VllmEngine:
         base_names: tuple[str, ...],
         base_fingerprint: str,
         chat_template_hash: str,
+        base_layers: BaseLayers,
     ) -> None:
         self._app = app
         self._recorder = recorder
@@ -104,6 +106,7 @@ class VllmEngine:
         self._base_names = base_names
         self._base_fingerprint = base_fingerprint
         self._chat_template_hash = chat_template_hash
+        self._base_layers = base_layers
 
     @property
     def app(self) -> ASGIApp:
@@ -120,6 +123,10 @@ class VllmEngine:
     @property
     def chat_template_hash(self) -> str:
         return self._chat_template_hash
+
+    @property
+    def base_layers(self) -> BaseLayers:
+        return self._base_layers
 
     @property
     def dtype(self) -> str:
@@ -224,6 +231,7 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
             settings.base_names,
             base_fingerprint(folder),
             chat_template_hash(folder) if template is None else template_hash(_template_text(template)),
+            base_layers(folder),
         )
         await slots.warm_up()
         async with app.router.lifespan_context(app):

@@ -23,12 +23,28 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from server.base_layers import BaseLayers
 from server.context import current_request
 from server.engine.errors import AdapterError
 from server.engine.inflight import InFlight
-from server.engine.memory_chat import Answer, ChatCall, Reply, canned_logprob, canned_reply, make_answer, shown
+from server.engine.memory_chat import (
+    END_TOKEN,
+    Answer,
+    ChatCall,
+    Reply,
+    canned_logprob,
+    canned_reply,
+    make_answer,
+    shown,
+)
 from server.engine.port import Sink
 from server.engine.recorder import Recording
+
+LAYERS: BaseLayers = {
+    "layers.0.self_attn.q_proj": frozenset({(8, 4)}),
+    "layers.0.mlp.down_proj": frozenset({(4, 16)}),
+}
+"""The base model that this engine claims to be."""
 
 
 class InMemoryEngine:
@@ -77,6 +93,10 @@ class InMemoryEngine:
         return hashlib.sha256(b"attune in-memory chat template").hexdigest()
 
     @property
+    def base_layers(self) -> BaseLayers:
+        return LAYERS
+
+    @property
     def dtype(self) -> str:
         return "float32"
 
@@ -108,6 +128,9 @@ class InMemoryEngine:
 
     async def score(self, name: str, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
         self._require(name)
+        tokens = [*prompt_ids, *answer_ids]
+        if len(tokens) >= self._max_model_len or not all(0 <= token <= END_TOKEN for token in tokens):
+            raise AdapterError("the tokens are too many, or none of the vocabulary")
         return [canned_logprob(name, position, token) for position, token in enumerate(answer_ids)]
 
     def hold(self, name: str) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp
 
+from server.base_layers import BaseLayers
 from server.engine.record import EngineRecord
 
 Sink = Callable[[EngineRecord], None]
@@ -50,6 +51,11 @@ class Engine(Protocol):
     @property
     def chat_template_hash(self) -> str:
         """`exchange.fingerprint.chat_template_hash` of the template that renders prompts."""
+        ...
+
+    @property
+    def base_layers(self) -> BaseLayers:
+        """The layers of the base model that an adapter can speak of; empty where they are not known."""
         ...
 
     @property
@@ -93,7 +99,7 @@ class Engine(Protocol):
     async def score(self, name: str, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
         """Log-probabilities (nats, temperature 1) of each of `answer_ids` after `prompt_ids`, unrecorded.
 
-        Raises AdapterError when the name is not loaded.
+        Raises AdapterError when the name is not loaded, or the tokens are too many or none of the vocabulary.
         """
         ...
 

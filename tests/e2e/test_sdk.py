@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import httpx
 import openai
@@ -33,6 +34,28 @@ def test_sync(client: OpenAI) -> None:
     assert len(attune_part["handles"]) == 1
     assert answer.id.removeprefix("chatcmpl-") == attune_part["completion_id"].removeprefix("cmpl_")
     assert answer.choices[0].logprobs is None
+
+
+def test_stored_completions_are_listed_page_by_page(attune_server: RunningServer) -> None:
+    client = OpenAI(
+        base_url=f"{attune_server.url}/v1",
+        api_key=attune_server.home.admin_key,
+        default_headers={"attune-consent": "store"},  # an operator's key lets nothing be kept unless asked to
+    )
+    with client:
+        asked = [
+            client.chat.completions.create(
+                model="support", messages=QUESTION, max_tokens=4, store=True, metadata={"channel": f"sdk{number}"}
+            )
+            for number in range(3)
+        ]
+        deadline = time.monotonic() + 30
+        while len(found := list(client.chat.completions.list(limit=1))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)  # what was answered is recorded beside the answer
+        assert [one.id for one in found] == [one.id for one in asked]
+        assert [one.choices[0].message.content for one in found] == [one.choices[0].message.content for one in asked]
+        (second,) = client.chat.completions.list(metadata={"channel": "sdk1"})
+        assert client.chat.completions.retrieve(asked[1].id) == second
 
 
 async def test_async(attune_server: RunningServer) -> None:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.keys_sqlite import SqliteKeys
 from exchange.log import TopicPartition
 from exchange.memory import MemoryLog
@@ -106,6 +107,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
         appender=appender,
         keys=store,
         metrics=metrics,
+        completions=CompletionIndex(log),
     )
     app = FastAPI()
     listener = socket.create_server(("127.0.0.1", 0))

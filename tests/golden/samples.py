@@ -20,7 +20,7 @@ from schemas.completion import (
     SamplingParameters,
     Shown,
 )
-from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested, ReplicaReported
+from schemas.events import AnswerDisplayed, ConsentChanged, ErasureApplied, ErasureRequested, ReplicaReported
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
@@ -37,6 +37,7 @@ from schemas.feedback import (
     Signal,
     Thumbs,
 )
+from schemas.imported import FeedbackImported
 from schemas.journal import (
     CanaryStarted,
     CandidatePublished,
@@ -136,6 +137,37 @@ SAMPLES: dict[str, Record] = {
     "feedback_comment": _feedback(Comment(), content=SEALED),
     "feedback_outcome": _feedback(Outcome(name="resolved", value=True), source=FeedbackSource.IMPLICIT),
     "feedback_retraction": _feedback(Retraction(), supersedes="fb_thumbs"),
+    "feedback_imported": FeedbackImported(
+        id="imp_1",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        conversation="conv_1",
+        end_user="user_9c1b",
+        kind="thumbs",
+        liked=False,
+        target="vote_1",
+        consent=Consent(level=ConsentLevel.TRAIN, source="import"),
+        source="open-webui",
+        actor="operator",
+        language="en",
+        domain="orders",
+        content=SEALED,
+    ),
+    "feedback_imported_preference": FeedbackImported(
+        id="imp_2",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        conversation="conv_2",
+        end_user=None,
+        kind="preference",
+        target="vote_2",
+        consent=Consent(level=ConsentLevel.TRAIN, source="import"),
+        source="jsonl",
+        actor="operator",
+        content=SEALED,
+    ),
     "displayed": AnswerDisplayed(
         id="disp_1",
         at=AT,
@@ -152,6 +184,17 @@ SAMPLES: dict[str, Record] = {
     ),
     "erasure_requested": ErasureRequested(
         id="er_1", at=AT, policy="support", tenant="acme", subject="user_9c1b", actor="operator"
+    ),
+    "erasure_applied": ErasureApplied(
+        id="er_1.ledger.support",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        erasure_id="er_1",
+        subject="user_9c1b",
+        part="ledger",
+        counts={"rows": 17},
+        actor="trainer_1",
     ),
     "replica_reported": ReplicaReported(
         id="rep_1",

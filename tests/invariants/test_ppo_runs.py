@@ -95,8 +95,9 @@ def test_a_checkpoint_of_another_run_is_refused(model_dir: Path, answers: list[L
 def test_the_kl_budget_holds_and_progress_up_to_it_is_kept(
     model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path
 ) -> None:
-    free = _run(model_dir, answers, tmp_path / "free", learning_rate=5e-3)
-    bound = _run(model_dir, answers, tmp_path / "bound", learning_rate=5e-3, kl_budget=free.kl_to_reference / 4)
+    fast = {"learning_rate": 5e-3, "stop_effective_sample_size": 0.0}  # nothing but the budget ends it
+    free = _run(model_dir, answers, tmp_path / "free", **fast)
+    bound = _run(model_dir, answers, tmp_path / "bound", **fast, kl_budget=free.kl_to_reference / 4)
     assert free.stopped is None
     assert bound.stopped == "kl_budget"
     assert 0 < bound.kl_to_reference <= free.kl_to_reference / 4

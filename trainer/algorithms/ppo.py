@@ -150,8 +150,9 @@ def update_metrics(
 
 
 def effective_sample_size(weights: Tensor) -> Tensor:
-    """(sum w)^2 / (n sum w^2), in (0, 1]: Kish's effective sample size as a share of n. Scalar."""
-    return weights.sum() ** 2 / (weights.numel() * (weights**2).sum())
+    """(sum w)^2 / (n sum w^2), in (0, 1]: Kish's effective sample size as a share of n; 0 where all weigh 0."""
+    square = (weights**2).sum()
+    return torch.where(square > 0, weights.sum() ** 2 / (weights.numel() * square), 0.0)
 
 
 def value_metrics(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> dict[str, float]:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, InvalidInput
+from schemas.imported import ChatMessage
+from trainer.data import TokenPair
 from trainer.models.base import SharedBase
 from trainer.models.batching import PAD_ID
 
@@ -61,6 +64,31 @@ def answer_encoder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Callable
     """Text of an answer -> its token ids, the end token included. Raises ConfigError as `end_tokens` does."""
     end = end_tokens(folder, tokenizer)[0]
     return lambda text: [*tokenizer.encode(text, add_special_tokens=False), end]
+
+
+def chat_encoder(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int
+) -> Callable[[Sequence[ChatMessage], str], TokenPair]:
+    """Conversation and answer -> their token ids. Raises ConfigError as `end_tokens` does.
+
+    Args:
+        longest: tokens of both together at most; the model's own context may allow fewer.
+    """
+    encode = answer_encoder(folder, tokenizer)
+    context = getattr(AutoConfig.from_pretrained(str(folder)).get_text_config(), "max_position_embeddings", None)
+    limit = min(longest, context or longest)
+
+    def encode_chat(messages: Sequence[ChatMessage], answer: str) -> TokenPair:
+        try:
+            prompt = render_chat(tokenizer, [message.model_dump() for message in messages])
+        except TemplateError as error:
+            raise InvalidInput(f"the chat template refuses the conversation: {error}", field="messages") from error
+        answer_ids = tuple(encode(answer))
+        if len(prompt) + len(answer_ids) > limit:
+            raise InvalidInput(f"{len(prompt) + len(answer_ids)} tokens are more than {limit}", field="messages")
+        return prompt, answer_ids
+
+    return encode_chat
 
 
 def stop_tokens(base: SharedBase) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import Field
 
@@ -67,6 +68,25 @@ class CompletionFacts(Record):
         return self.end_user or self.conversation
 
 
+class ImportedFacts(Record):
+    """An imported vote without its sealed content."""
+
+    id: Id
+    at: Millis
+    tenant: Id
+    conversation: Id
+    end_user: Id | None
+    kind: Literal["thumbs", "preference"]
+    liked: bool | None = None
+    target: Id
+    consent: Consent
+    source: str
+
+    def speaker(self) -> str:
+        """Whose voice this is, as `FeedbackImported.speaker`."""
+        return self.end_user or self.conversation
+
+
 @dataclass(frozen=True)
 class Answer:
     """One choice of one completion: what feedback speaks of and PPO learns from."""
@@ -98,6 +118,13 @@ class Known:
     """Completion ids whose rows are tombstones."""
     erased_feedback: frozenset[str] = frozenset()
     """Feedback ids whose rows are tombstones."""
+    imported: tuple[ImportedFacts, ...] = ()
+    erased_imported: frozenset[str] = frozenset()
+    """Ids of imported votes whose rows are tombstones."""
+    expired_completions: frozenset[str] = frozenset()
+    """Completion ids whose rows were dropped for their age."""
+    expired_feedback: frozenset[str] = frozenset()
+    """Feedback ids whose rows were dropped for their age."""
     watermark: int = 0
     """Latest event time known, ms since the epoch."""
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)

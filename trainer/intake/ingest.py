@@ -12,10 +12,11 @@ import logging
 from exchange.log import EventLog, LogReader, StoredRecord, TopicPartition
 from schemas.errors import IntegrityError, InvalidInput
 from schemas.event import Event
-from schemas.events import ConsentChanged, ErasureRequested
+from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, decode_event, header
-from trainer.intake.ledger import STORED, Batch, DeadLetter, Ledger
+from trainer.intake.ledger import Batch, BeforeCommit, DeadLetter, Ledger
+from trainer.intake.rows import STORED
 
 log = logging.getLogger(__name__)
 _TOPICS = (COMPLETIONS.name, FEEDBACK.name, ERASURES.name)
@@ -25,8 +26,11 @@ _OF_ALL_POLICIES = frozenset({ConsentChanged.wire_type(), ErasureRequested.wire_
 class Ingest:
     """Reads a log into a ledger. Not safe for use by two threads at once."""
 
-    def __init__(self, log: EventLog, ledger: Ledger, policy: str) -> None:
+    def __init__(self, log: EventLog, ledger: Ledger, policy: str, before_commit: BeforeCommit | None = None) -> None:
         """Open readers where the ledger stands.
+
+        Args:
+            before_commit: told of every batch before it is stored; where it raises, the batch is read again.
 
         Raises:
             IntegrityError: the ledger has read further than the log reaches: it is not the same log.
@@ -35,6 +39,7 @@ class Ingest:
         self._log = log
         self._ledger = ledger
         self._policy = policy
+        self._before_commit = before_commit
         self._places = [TopicPartition(topic, number) for topic in _TOPICS for number in log.partitions(topic)]
         for place, offset in ledger.offsets().items():
             if offset > (end := log.end_offset(place)):
@@ -97,11 +102,13 @@ class Ingest:
             self._log.append([_dead_letter(record, reason) for record, reason in dead])
             log.warning("%d records could not be read; the first: %s", len(dead), dead[0][1])
         letters = [DeadLetter(record.position, reason) for record, reason in dead]
-        self._ledger.write(Batch(events=events, dead_letters=letters, offsets=offsets))
+        self._ledger.write(Batch(events=events, dead_letters=letters, offsets=offsets), self._before_commit)
 
     def _is_foreign(self, record: StoredRecord) -> bool:
-        subject = header(record.headers, "ce_subject")
-        return subject not in (None, self._policy) and header(record.headers, "ce_type") not in _OF_ALL_POLICIES
+        subject, kind = header(record.headers, "ce_subject"), header(record.headers, "ce_type")
+        if kind == ErasureApplied.wire_type():
+            return True  # what trainers and servers say themselves
+        return subject not in (None, self._policy) and kind not in _OF_ALL_POLICIES
 
     def _decode(self, record: StoredRecord) -> Event:
         event = decode_event(record.value, record.headers)

@@ -10,24 +10,21 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from exchange.log import Position, TopicPartition
-from schemas.base import Record
-from schemas.completion import CompletionRecorded
-from schemas.errors import ConfigError, InvalidInput
+from schemas.errors import ConfigError
 from schemas.event import Event
-from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
-from schemas.feedback import FeedbackReceived
 from schemas.sealed import Sealed
-from trainer.intake.facts import CompletionFacts, Known
+from trainer.intake.facts import Known
+from trainer.intake.rows import FACTS, row_of, subject_of
 
 LAYOUT = 1
-_TABLES = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     event_id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, at INTEGER NOT NULL,
     completion_id TEXT, facts TEXT, content TEXT
@@ -40,9 +37,9 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (topic, partition, "offset")
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expired (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
 """
-_Row = tuple[str, str, str, int, str | None, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,19 @@ class Batch:
     """The next offset to read, by partition."""
 
 
+@dataclass(frozen=True)
+class Buried:
+    """The rows of one person that a batch made tombstones of."""
+
+    rows: int
+    key_ids: frozenset[str]
+    """Keys that had sealed their content."""
+
+
+BeforeCommit = Callable[[Sequence[Event], Mapping[str, Buried]], None]
+"""Told of a batch's events and of whom it buried, by subject, inside the transaction."""
+
+
 class Ledger:
     """An open ledger. Thread-safe; one process at a time.
 
@@ -75,7 +85,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file_lock = _locked(path.with_name(f"{path.name}.lock"))
         self._lock = threading.Lock()
-        self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in _FACTS}
+        self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in FACTS}
         self._parsed_to = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -90,7 +100,7 @@ class Ledger:
         layout = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if layout not in (0, LAYOUT):
             raise ConfigError(f"{path} has layout {layout}, not {LAYOUT}", remedy="Remove it: the log is read anew.")
-        self._connection.executescript(_TABLES)
+        self._connection.executescript(TABLES)
         self._connection.execute(f"PRAGMA user_version = {LAYOUT}")
         self._connection.execute("INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)", (self.policy,))
         owner = self._connection.execute("SELECT policy FROM owner").fetchone()[0]
@@ -102,16 +112,24 @@ class Ledger:
         with self._lock:
             return self._offsets()
 
-    def write(self, batch: Batch) -> int:
-        """Store a batch, all or nothing. Returns how many events were new."""
-        with self._lock, self._transaction():
+    def write(self, batch: Batch, before_commit: BeforeCommit | None = None) -> int:
+        """Store a batch, all or nothing: what `before_commit` raises undoes it. Returns how many events were new."""
+        with self._lock:
+            new, buried = self._write(batch, before_commit)
+            if buried:
+                # The write-ahead log holds the pages as they were before; emptied, it holds nothing.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return new
+
+    def _write(self, batch: Batch, before_commit: BeforeCommit | None) -> tuple[int, Mapping[str, Buried]]:
+        with self._transaction():
             before = self._connection.total_changes
             self._connection.executemany(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
-                [_row(event) for event in batch.events],
+                [row_of(event) for event in batch.events],
             )
             new = self._connection.total_changes - before
-            self._bury(batch.events)
+            buried = self._bury(batch.events)
             self._connection.executemany(
                 "INSERT INTO dead_letters VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
@@ -123,7 +141,31 @@ class Ledger:
                 "INSERT INTO offsets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(place.topic, place.partition, offset) for place, offset in batch.offsets.items()],
             )
-        return new
+            if before_commit is not None:
+                before_commit(batch.events, buried)
+        return new, buried
+
+    def expire(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Drop facts and content of rows that came about before the moment (ms since the epoch) of their retention
+        class; feedback and displays are of the class `standard`. Returns how many by class; classes not named stay.
+        """
+        dropped: dict[str, int] = {}
+        with self._lock:
+            with self._transaction():
+                for name, at in before.items():
+                    dropped[name] = self._connection.execute(
+                        "INSERT INTO expired SELECT event_id FROM events WHERE facts IS NOT NULL AND at < ?"
+                        " AND kind IN ('completion', 'feedback', 'imported', 'displayed')"
+                        " AND COALESCE(json_extract(facts, '$.retention'), 'standard') = ?",
+                        (at, name),
+                    ).rowcount
+                self._connection.execute(
+                    "UPDATE events SET facts = NULL, content = NULL"
+                    " WHERE facts IS NOT NULL AND event_id IN (SELECT event_id FROM expired)"
+                )
+            if any(dropped.values()):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return dropped
 
     def known(self) -> Known:
         """Everything the join may know, as of one moment. What was read before is kept parsed in memory."""
@@ -131,26 +173,31 @@ class Ledger:
             fresh = self._connection.execute(
                 "SELECT rowid, event_id, kind, facts FROM events WHERE rowid > ?", (self._parsed_to,)
             ).fetchall()
-            erased = self._connection.execute(
-                "SELECT event_id, kind, completion_id FROM events WHERE facts IS NULL"
+            gone = self._connection.execute(
+                "SELECT event_id, kind, completion_id, event_id IN (SELECT event_id FROM expired)"
+                " FROM events WHERE facts IS NULL"
             ).fetchall()
             watermark = self._connection.execute("SELECT COALESCE(MAX(at), 0) FROM events").fetchone()[0]
             offsets = self._offsets()
             for rowid, event_id, kind, facts in fresh:
                 if facts is not None and kind in self._parsed:
-                    self._parsed[kind][event_id] = _FACTS[kind].model_validate_json(facts)
+                    self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
                 self._parsed_to = max(self._parsed_to, rowid)
-            for event_id, kind, _ in erased:
+            for event_id, kind, *_ in gone:
                 self._parsed[kind].pop(event_id, None)
             return Known(
                 completions=tuple(self._parsed["completion"].values()),
                 feedback=tuple(self._parsed["feedback"].values()),
                 displayed=tuple(self._parsed["displayed"].values()),
                 consents=tuple(self._parsed["consent"].values()),
-                erased_completions=frozenset(
-                    completion_id for _, kind, completion_id in erased if kind == "completion"
+                erased_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and not old),
+                erased_feedback=frozenset(name for name, kind, _, old in gone if kind == "feedback" and not old),
+                expired_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and old),
+                expired_feedback=frozenset(
+                    name for name, kind, _, old in gone if kind in ("feedback", "imported") and old
                 ),
-                erased_feedback=frozenset(event_id for event_id, kind, _ in erased if kind == "feedback"),
+                imported=tuple(self._parsed["imported"].values()),
+                erased_imported=frozenset(name for name, kind, _, old in gone if kind == "imported" and not old),
                 watermark=watermark,
                 offsets=offsets,
             )
@@ -186,15 +233,24 @@ class Ledger:
         rows = self._connection.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()
         return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
-    def _bury(self, events: Iterable[Event]) -> None:
+    def _bury(self, events: Iterable[Event]) -> Mapping[str, Buried]:
         """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
-        for subject in {_subject(event) for event in events}:
-            self._connection.execute(
-                "UPDATE events SET facts = NULL, content = NULL WHERE subject = ? AND facts IS NOT NULL"
-                " AND kind IN ('completion', 'feedback', 'displayed')"
-                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')",
-                (subject, subject),
+        buried: dict[str, Buried] = {}
+        for subject in {subject_of(event) for event in events}:
+            which = (
+                "WHERE subject = ? AND facts IS NOT NULL"
+                " AND kind IN ('completion', 'feedback', 'imported', 'displayed')"
+                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')"
             )
+            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, subject)).fetchall()  # noqa: S608
+            if rows:
+                sealed = (Sealed.model_validate_json(content) for (content,) in rows if content is not None)
+                buried[subject] = Buried(len(rows), frozenset(one.key_id for one in sealed))
+                self._connection.execute(
+                    f"UPDATE events SET facts = NULL, content = NULL {which}",  # noqa: S608
+                    (subject, subject),
+                )
+        return buried
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -205,78 +261,6 @@ class Ledger:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def copy_facts(source: Path, target: Path) -> None:
-    """A copy of a ledger without its content, as the file `target`, beside a trainer that works on it.
-
-    Raises:
-        ConfigError: `source` cannot be read as a ledger of this layout.
-    """
-    try:
-        with closing(sqlite3.connect(source, isolation_level=None, timeout=30.0)) as connection:
-            layout = connection.execute("PRAGMA user_version").fetchone()[0]
-            if layout != LAYOUT:
-                raise ConfigError(f"{source} has layout {layout}, not {LAYOUT}")
-            with closing(sqlite3.connect(target, isolation_level=None)) as copy:
-                copy.executescript(_TABLES)
-                copy.execute(f"PRAGMA user_version = {LAYOUT}")
-            connection.execute("ATTACH ? AS copy", (str(target),))
-            connection.execute("BEGIN")  # a reader's: rows and offsets as of one moment
-            connection.execute(
-                "INSERT INTO copy.events SELECT event_id, kind, subject, at, completion_id, facts, NULL FROM events"
-            )
-            for table in ("offsets", "dead_letters", "owner"):
-                connection.execute(f"INSERT INTO copy.{table} SELECT * FROM main.{table}")  # noqa: S608 - fixed names
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise ConfigError(f"the ledger {source} cannot be read: {error}", field="state_dir") from error
-
-
-_KINDS: dict[type[Event], str] = {
-    CompletionRecorded: "completion",
-    FeedbackReceived: "feedback",
-    AnswerDisplayed: "displayed",
-    ConsentChanged: "consent",
-    ErasureRequested: "erasure",
-}
-_FACTS: dict[str, type[Record]] = {
-    "completion": CompletionFacts,
-    "feedback": FeedbackReceived,
-    "displayed": AnswerDisplayed,
-    "consent": ConsentChanged,
-}
-STORED = tuple(_KINDS)
-"""The events a ledger takes."""
-
-
-def _subject(event: Event) -> str:
-    match event:
-        case CompletionRecorded():
-            return event.subject_of()
-        case FeedbackReceived():
-            return event.speaker()
-        case AnswerDisplayed():
-            return event.end_user or event.conversation
-        case ConsentChanged():
-            return event.end_user
-        case ErasureRequested():
-            return event.subject
-        case _:
-            raise InvalidInput(f"a ledger has no place for {event.wire_type()}", field="ce_type")
-
-
-def _row(event: Event) -> _Row:
-    content = event.content if isinstance(event, CompletionRecorded | FeedbackReceived) else None
-    return (
-        event.id,
-        _KINDS[type(event)],
-        _subject(event),
-        event.at,
-        event.completion_id if isinstance(event, CompletionRecorded) else None,
-        event.model_dump_json(exclude={"content"}),
-        None if content is None else content.model_dump_json(),
-    )
 
 
 def _locked(path: Path) -> IO[bytes]:

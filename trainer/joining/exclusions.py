@@ -25,6 +25,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     # The person does not want it, or may not say it.
     ERASED = "erased"
+    EXPIRED = "expired"
     NO_CONSENT = "no_consent"
     RETRACTED = "retracted"
     FOREIGN_RETRACTION = "foreign_retraction"
@@ -56,6 +57,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     # The snapshot chose others.
     SEEN_BEFORE = "seen_before"
+    HELD_OUT = "held_out"
     OVER_CAP = "over_cap"
 
 
@@ -66,6 +68,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.UNKNOWN_CHOICE: "its completion has no such choice",
         Reason.EMPTY: "the answer has no tokens",
         Reason.ERASED: "the person was erased",
+        Reason.EXPIRED: "it, or the answer it speaks of, was kept as long as its retention class allows",
         Reason.NO_CONSENT: "the person has not consented to training, or has withdrawn",
         Reason.RETRACTED: "the person took it back",
         Reason.FOREIGN_RETRACTION: "it would take back another person's word",
@@ -92,6 +95,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.HIDDEN: "the answer was not shown",
         Reason.TOO_OLD: "the version that answered is too many versions old",
         Reason.SEEN_BEFORE: "PPO had it in an earlier snapshot, and there are new ones",
+        Reason.HELD_OUT: "the reward model is judged on this person, and imported votes never judge",
         Reason.OVER_CAP: "the snapshot was full of newer ones",
     }
 )

@@ -3,7 +3,8 @@
 Pure: the same facts give the same result, whatever order they came in and whenever it is asked. The clock is the
 watermark, the latest event time known. An answer is settled once the watermark is a whole window past its end; feedback
 later than the window is left out, so that answers of yesterday and of last month had the same time to be judged. An
-answer that nobody judged is unlabelled, never bad. What is left out has its reason beside its id.
+answer that nobody judged is unlabelled, never bad. What is left out has its reason beside its id. Imported votes stand
+beside all that (`trainer.joining.imports`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from schemas.feedback import (
     Retraction,
     Thumbs,
 )
-from trainer.intake.facts import Answer, CompletionFacts, Known
+from trainer.intake.facts import Answer, CompletionFacts, ImportedFacts, Known
+from trainer.joining.consent import Consents, consents_of, may_train
 from trainer.joining.eligibility import Scope, ppo_reasons
 from trainer.joining.exclusions import Exclusion, Reason
+from trainer.joining.imports import join_imported
 from trainer.joining.voices import Voice, latest_words, revocations, voice
 
 
@@ -68,6 +71,8 @@ class Joined:
     """Distinct answers that any feedback speaks of."""
     watermark: int
     window_ms: int
+    imported: tuple[ImportedFacts, ...] = ()
+    """Votes from before Attune that train the reward model."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -77,7 +82,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         window_ms: milliseconds of event time that each completion waits for its feedback.
     """
     completions, twins = _unique(known.completions)
-    consents = _latest_consents(known)
+    consents = consents_of(known)
     exclusions = [Exclusion("answer", answer.name, Reason.DUPLICATE) for answer in twins]
     settled: list[Answer] = []
     trainable: list[Answer] = []
@@ -95,7 +100,9 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
                 trainable += [] if reasons else [answer]
 
     revoked = revocations(known.feedback)
-    exclusions += [*revoked.exclusions, *(Exclusion("feedback", name, Reason.ERASED) for name in known.erased_feedback)]
+    exclusions += revoked.exclusions
+    exclusions += [Exclusion("feedback", name, Reason.ERASED) for name in known.erased_feedback]
+    exclusions += [Exclusion("feedback", name, Reason.EXPIRED) for name in known.expired_feedback]
     valid: list[FeedbackReceived] = []
     targets: dict[str, tuple[Answer, ...]] = {}
     for word in known.feedback:
@@ -116,6 +123,8 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
             words.append(JoinedWord(word, targets[word.id]))
         else:
             exclusions.append(Exclusion("feedback", word.id, reason))
+    imported, not_imported = join_imported(known, consents)
+    exclusions += not_imported
     return Joined(
         words=tuple(words),
         settled=tuple(sorted(settled, key=_by_time)),
@@ -128,6 +137,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
         watermark=known.watermark,
         window_ms=window_ms,
+        imported=imported,
     )
 
 
@@ -145,23 +155,15 @@ def _unique(completions: tuple[CompletionFacts, ...]) -> tuple[dict[str, Complet
     return first, twins
 
 
-def _latest_consents(known: Known) -> dict[str, ConsentLevel]:
-    ordered = sorted(known.consents, key=lambda consent: (consent.at, consent.id))
-    return {consent.end_user: consent.level for consent in ordered}
-
-
-def _unusable(answer: Answer, consents: Mapping[str, ConsentLevel], scope: Scope) -> Reason | None:
+def _unusable(answer: Answer, consents: Consents, scope: Scope) -> Reason | None:
     """Why nothing at all may be learnt from an answer."""
     completion = answer.completion
-    if completion.consent.level is not ConsentLevel.TRAIN or not _consents(completion.end_user, consents):
+    said = completion.consent.level is ConsentLevel.TRAIN
+    if not said or not may_train(completion.end_user, completion.at, consents):
         return Reason.NO_CONSENT
     if completion.base_fingerprint != scope.base_fingerprint:
         return Reason.WRONG_BASE
     return None if answer.choice.token_count else Reason.EMPTY
-
-
-def _consents(end_user: str | None, consents: Mapping[str, ConsentLevel]) -> bool:
-    return end_user is None or consents.get(end_user, ConsentLevel.TRAIN) is ConsentLevel.TRAIN
 
 
 def _refs(word: FeedbackReceived) -> tuple[CandidateRef, ...]:
@@ -176,6 +178,8 @@ def _target_of(
     for ref in _refs(word):
         if ref.completion_id in known.erased_completions:
             return Reason.ERASED
+        if ref.completion_id in known.expired_completions:
+            return Reason.EXPIRED
         completion = completions.get(ref.completion_id)
         if completion is None:
             return Reason.NO_COMPLETION
@@ -203,11 +207,9 @@ def _fits(word: FeedbackReceived) -> bool:
             return word.signal.kind != "correction" or isinstance(word.target, AnswerTarget)
 
 
-def _useless(
-    word: FeedbackReceived, answers: tuple[Answer, ...], consents: Mapping[str, ConsentLevel], scope: Scope
-) -> Reason | None:
+def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Consents, scope: Scope) -> Reason | None:
     """Why a word that stands trains nothing."""
-    if not _consents(word.end_user, consents):
+    if not may_train(word.end_user, word.at, consents):
         return Reason.NO_CONSENT
     for answer in answers:
         if reason := _unusable(answer, consents, scope):

@@ -71,7 +71,7 @@ class RewardConfig(_Settings):
         "its tokens, which a tiny base needs: it keeps little of the whole in its last state (measured)"
     )  # fmt: skip
     probe_penalties: tuple[float, ...] = Field(
-        (1e-4, 1e-3, 1e-2, 1e-1),
+        (1e-3, 1e-2, 1e-1),
         min_length=1,
         description="ridge penalties tried for the linear probe that a fresh model starts from (ours)",
     )

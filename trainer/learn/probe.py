@@ -19,7 +19,7 @@ from torch import Tensor
 from trainer.algorithms.preference import pair_losses, thumb_losses
 
 FOLDS = 3
-_ITERATIONS = 100
+_ITERATIONS = 50
 
 
 @dataclass(frozen=True)

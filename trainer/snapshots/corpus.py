@@ -15,11 +15,12 @@ from trainer.candidate import TrainingData
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
-from trainer.joining.join import join
+from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import Dataset, Encode, open_dataset
+from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, living_keys, open_dataset
+from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 
 
@@ -32,10 +33,21 @@ class Corpus:
     settings: FeedbackSection
     base_fingerprint: str
     encode: Encode
+    encode_chat: EncodeChat | None = None
 
-    def funnel(self, parent: int) -> Funnel:
-        """What would be learnt from now, and what became of the rest; its `words` are the usable labels."""
-        return funnel(join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms))
+    def count(self, parent: int) -> tuple[Funnel, int]:
+        """What would be learnt from now, and what became of the rest; and how many labels count towards a turn."""
+        joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
+        return funnel(joined), self.labels_of(joined)
+
+    def labels_of(self, joined: Joined) -> int:
+        """Labels that count towards a turn: words of feedback, and imported votes once there are answers that PPO could
+        learn from with what they teach. Until then they would only begin turns that come to nothing.
+        """
+        people = (answer.completion.subject() for answer in joined.trainable)
+        trainable = sum(not is_heldout_person(person, self.settings) for person in people)
+        imported = len(joined.imported) if trainable >= self.settings.min_answers else 0
+        return len(joined.words) + imported
 
     def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
@@ -43,7 +55,11 @@ class Corpus:
 
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
-        return training_data(open_dataset(folder, manifest, self.keys, self.encode))
+        return training_data(open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat))
+
+    def living_keys(self, folder: Path, manifest: SnapshotManifest) -> int:
+        """How many of the keys that open a snapshot still exist: fewer than before means that someone was erased."""
+        return living_keys(folder, manifest, self.keys)
 
     def votes(self, *, canary: int, stable: int, since_ms: int) -> Sequence[CanaryVote]:
         """Blinded votes between these two versions, cast at or after `since_ms`."""

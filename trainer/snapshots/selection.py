@@ -1,8 +1,9 @@
 """Which of the joined words and answers a snapshot takes, and which of them are held out.
 
-Pure. Preferences: all so far, newest first up to a cap. Answers for PPO: those settled since the last snapshot, unless
-there are none. Held out: some persons, by a hash of their pseudonym, and the newest of the new labels, so that the
-reward model is judged on people and on a time that it has not seen.
+Pure. Preferences: all so far, newest first up to a cap, and in what room that leaves the imported votes. Answers for
+PPO: those settled since the last snapshot, unless there are none. Held out: some persons, by a hash of their pseudonym,
+and the newest of the new labels, so that the reward model is judged on people and on a time that it has not seen.
+Imported votes train and never judge: they speak of other systems' answers, and may outnumber the live ones.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.intake.facts import Answer
+from trainer.intake.facts import Answer, ImportedFacts
 from trainer.joining.exclusions import Exclusion, Reason
 from trainer.joining.join import Joined, JoinedWord
 
@@ -46,6 +47,7 @@ class Selection:
     """What was fit but not taken."""
     time_cut: int | None
     """Labels on answers finished at or after this moment are held out; None: none for their time."""
+    imported: tuple[ImportedFacts, ...] = ()
 
 
 def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Selection:
@@ -65,15 +67,35 @@ def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Sel
         reason = Reason.SEEN_BEFORE if answer.key in old else Reason.OVER_CAP
         exclusions.append(Exclusion("answer", answer.name, reason))
     new = [word for word in words if _is_new(word.finished_at, joined, since)]
-    return Selection(words, answers, tuple(sorted(exclusions)), _time_cut(new or words, settings.heldout_time))
+    imported, not_taken = _select_imported(joined, settings.max_labels - len(words), settings)
+    exclusions += not_taken
+    time_cut = _time_cut(new or words, settings.heldout_time)
+    return Selection(words, answers, tuple(sorted(exclusions)), time_cut, imported)
+
+
+def _select_imported(
+    joined: Joined, room: int, settings: SnapshotSettings
+) -> tuple[tuple[ImportedFacts, ...], list[Exclusion]]:
+    """The newest `room` imported votes of persons who are not held out; oldest first."""
+    theirs = [vote for vote in joined.imported if not is_heldout_person(vote.speaker(), settings)]
+    cut = max(0, len(theirs) - room)
+    held_out = [vote for vote in joined.imported if is_heldout_person(vote.speaker(), settings)]
+    exclusions = [Exclusion("feedback", vote.id, Reason.HELD_OUT) for vote in held_out]
+    exclusions += [Exclusion("feedback", vote.id, Reason.OVER_CAP) for vote in theirs[:cut]]
+    return tuple(theirs[cut:]), exclusions
 
 
 def heldout_by(group: str, finished_at: int | None, selection: Selection, settings: SnapshotSettings) -> str:
     """Why a row is held out: `user`, `time`, or empty where it trains. No `finished_at`: time is no cause."""
-    if _fraction(group) < settings.heldout_users:
+    if is_heldout_person(group, settings):
         return "user"
     late = selection.time_cut is not None and finished_at is not None and finished_at >= selection.time_cut
     return "time" if late else ""
+
+
+def is_heldout_person(group: str, settings: SnapshotSettings) -> bool:
+    """Whether all labels of this person are held out."""
+    return _fraction(group) < settings.heldout_users
 
 
 def _is_new(finished_at: int, joined: Joined, since: int | None) -> bool:

@@ -68,10 +68,13 @@ SCHEMAS: Mapping[str, Any] = {
             ("heldout", pa.string()),
         ]
     ),
+    "imported.parquet": pa.schema([*_LABEL, ("liked", pa.bool_()), *_SEALED]),
     "completions.parquet": pa.schema([("completion_id", pa.string()), ("version", pa.int32()), *_SEALED]),
     "exclusions.parquet": pa.schema([("item", pa.string()), ("id", pa.string()), ("reason", pa.string())]),
 }
 """Columns of each file. `completions` holds the sealed content that the others name by completion id."""
+ADDED_LATER = frozenset({"imported.parquet"})
+"""Files that snapshots of earlier versions of Attune do not have."""
 ABOUT = "about.json"
 """The manifest of the files above, stored among them."""
 
@@ -106,12 +109,13 @@ def cut_snapshot(
         rows = rows_of(selection, joined.settled, settings)
         used = _answers_used(selection)
         wanted = [*(answer.completion.id for answer in used), *(row.feedback_id for row in rows.corrections)]
+        wanted += [vote.id for vote in selection.imported]
         sealed = ledger.sealed(wanted)
         # An erasure read meanwhile by another thread takes content away: then the facts have changed as well.
         if sealed.keys() >= {answer.completion.id for answer in used}:
             break
     exclusions = sorted((*joined.exclusions, *selection.exclusions))
-    tables = _tables(rows, used, sealed, exclusions)
+    tables = {**_tables(rows, used, sealed, exclusions), "imported.parquet": _imported(selection, sealed)}
     files = {name: _write(out / name, tables[name], SCHEMAS[name]) for name in SCHEMAS}
     filters: dict[str, JsonValue] = {**settings.model_dump(mode="json"), **asdict(scope), "since": since}
     about = SnapshotManifest(
@@ -174,6 +178,24 @@ def _tables(
         ],
         "exclusions.parquet": [vars(exclusion) for exclusion in exclusions],
     }
+
+
+def _imported(selection: Selection, sealed: Mapping[str, Sealed]) -> list[dict[str, Any]]:
+    return [
+        {
+            "feedback_id": vote.id,
+            "at": vote.at,
+            "group": vote.speaker(),
+            "kind": vote.kind,
+            "source": vote.source,
+            "heldout": "",
+            "liked": vote.liked,
+            "event_id": vote.id,
+            **sealed[vote.id].model_dump(),
+        }
+        for vote in selection.imported
+        if vote.id in sealed
+    ]
 
 
 def _write(path: Path, rows: list[dict[str, Any]], schema: Any) -> FileDigest:

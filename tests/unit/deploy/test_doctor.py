@@ -27,7 +27,8 @@ from schemas.wire import LogRecord, encode_event
 from server.settings import ServerSettings
 from tests.factories import PLAIN, Maker
 from tests.unit.trainer.data.support import LATER, SCOPE, known, ledger_of
-from trainer.intake.ledger import Ledger, copy_facts
+from trainer.intake.copy import copy_facts
+from trainer.intake.ledger import Ledger
 from trainer.joining.funnel import funnel
 from trainer.joining.join import join
 from trainer.release.promotion import CanaryVote, PromotionSettings
@@ -35,7 +36,7 @@ from trainer.settings import FeedbackSection, TrainerSettings
 
 HOUR = 3_600_000
 GREEDY = PLAIN.model_copy(update={"temperature": 0.0})
-NUCLEUS = PLAIN.model_copy(update={"top_p": 0.8, "top_k": 20})
+CUT = PLAIN.model_copy(update={"min_p": 0.1})
 
 
 def found(events: Sequence[Event], *, learnt: int = 0, **settings: Any) -> dict[str, Finding]:
@@ -85,7 +86,7 @@ def test_too_few_labels_block_a_loop_that_never_turned_and_else_are_waited_for()
     ("answer", "code", "words", "remedy"),
     [
         ({"sampling": GREEDY}, "ppo_temperature_zero", "All answers cannot train PPO: decoded greedily", "exploration"),
-        ({"sampling": NUCLEUS}, "ppo_truncated_sampling", "top_p, top_k or min_p cut", "generation_config.json"),
+        ({"sampling": CUT}, "ppo_truncated_sampling", "cut the distribution", "generation_config.json"),
         ({"finish_reason": "length"}, "ppo_cut_off", "did not come to its end", "max_tokens"),
         ({"logprobs": False}, "ppo_missing_logprobs", "logprob of a token is missing", "seam"),
         ({"base_fingerprint": "9" * 64}, "ppo_wrong_base", "another base model", "same `model`"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, HandleRefused, SealBroken
@@ -52,6 +52,16 @@ def test_a_key_id_cannot_be_swapped() -> None:
     assert reason(issue_handle(CLAIMS, ring).replace(".k1.", ".k2."), ring) == "forged"
 
 
+@pytest.mark.parametrize("conversation", ["c", "cc", "ccc"])  # of every length that base64 ends differently for
+def test_a_handle_has_one_text(conversation: str) -> None:
+    handle = issue_handle(CLAIMS.model_copy(update={"conversation": conversation}), RING)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for last in set(alphabet) - {handle[-1]}:
+        assert reason(handle[:-1] + last) == "forged"
+    for near in (handle + "=", handle + "==", handle.replace("-", "+").replace("_", "/") + "="):
+        assert reason(near) == "forged"
+
+
 def test_a_handle_shows_nobody_what_it_says() -> None:
     target = ComparisonTarget(
         comparison_id="cmp_1",
@@ -72,6 +82,7 @@ def test_nonsense_is_refused_not_crashed_on(text: str) -> None:
     assert reason(text) in {"malformed", "unknown_key", "forged"}
 
 
+@settings(deadline=None)  # the first call may come while the machine is busy
 @given(st.data())
 def test_any_altered_character_is_refused(data: st.DataObject) -> None:
     handle = issue_handle(CLAIMS, RING)

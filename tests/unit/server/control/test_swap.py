@@ -171,17 +171,18 @@ async def test_an_adapter_other_than_the_journal_promised_is_refused(
 async def test_altered_bytes_and_a_failing_engine_are_refused(
     log: EventLog, registry: Registry, operator: Operator, tmp_path: Path
 ) -> None:
-    operator.candidate(1, publish(registry, tmp_path, 1).digest)
-    operator.candidate(2, publish(registry, tmp_path, 2).digest)
-    weights = next((tmp_path / "registry").rglob("*.safetensors"))
+    digests = [publish(registry, tmp_path, number).digest for number in (1, 2)]
+    for number, digest in enumerate(digests, start=1):
+        operator.candidate(number, digest)
+    weights = tmp_path / "registry" / "artifacts" / "adapters" / digests[0] / "adapter_model.safetensors"
     weights.write_bytes(b"X" + weights.read_bytes()[1:])
-    broken = 1 if b"version 1" in weights.read_bytes() else 2
     async with replica(log, registry, tmp_path / "cache") as one:
-        one.engine.unloadable.add(f"support@v{3 - broken}")
-        operator.promote(broken)
-        operator.canary(3 - broken)
+        one.engine.unloadable.add("support@v2")
+        operator.promote(1)
+        operator.canary(2)
         await until(lambda: len(one.swapper.refused(POLICY)) == 2)
-        assert "cannot be loaded" in one.swapper.refused(POLICY)[3 - broken]
+        assert "are not those of its manifest" in one.swapper.refused(POLICY)[1]
+        assert "cannot be loaded" in one.swapper.refused(POLICY)[2]
         assert one.routed() == (0, None)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
 from exchange.log import EventLog
 from exchange.registry import Registry
@@ -27,7 +27,7 @@ from schemas.journal import (
     VersionRolledBack,
 )
 from schemas.lifecycle import PolicyState
-from schemas.manifests import AdapterManifest, FileDigest, GateReport, Probe, files_digest
+from schemas.manifests import AdapterManifest, GateReport, Probe, files_digest
 from server.control import JournalFollower
 from server.engine.memory import InMemoryEngine
 from server.engine.memory_chat import canned_logprob
@@ -35,6 +35,7 @@ from server.metrics import ServerMetrics
 from server.reports import ReplicaReports
 from server.staging import AdapterStage, Limits
 from server.swap import Swapper, SwapTimes
+from tests.adapters import RANK, TARGETS, adapter_files, write_files
 
 POLICY = "support"
 ENGINE = InMemoryEngine()  # for its constants only
@@ -48,24 +49,24 @@ def probe(name: str) -> Probe:
     return Probe(prompt_token_ids=(1, 2), answer_token_ids=answer, logprobs=logprobs)
 
 
-def publish(registry: Registry, folder: Path, version: int, **changes: Any) -> AdapterManifest:
+def publish(
+    registry: Registry, folder: Path, version: int, files: Mapping[str, bytes] | None = None, **changes: Any
+) -> AdapterManifest:
     """Put a made-up adapter into the registry; `changes` are manifest fields that are to differ."""
     source = folder / f"made-{version}-{new_id('x')}"
-    source.mkdir(parents=True)
-    content = f"weights of version {version}".encode()
-    (source / "adapter_model.safetensors").write_bytes(content)
-    files = {"adapter_model.safetensors": FileDigest(sha256=hashlib.sha256(content).hexdigest(), size=len(content))}
+    write_files(source, adapter_files(version) if files is None else files)
+    described = describe_folder(source)
     facts: dict[str, Any] = {
         "policy": POLICY,
         "version": version,
         "parent": 0,
         "created_at": now_ms(),
-        "files": files,
-        "digest": files_digest(files),
+        "files": described,
+        "digest": files_digest(described),
         "base_fingerprint": ENGINE.base_fingerprint,
         "chat_template_hash": ENGINE.chat_template_hash,
-        "rank": 8,
-        "target_modules": ("q_proj",),
+        "rank": RANK,
+        "target_modules": TARGETS,
         "snapshot": "0" * 64,
         "reward_model": "1" * 64,
         "gates": GateReport(results=()),

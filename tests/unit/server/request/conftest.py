@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from exchange.appender import Appender
+from exchange.completions import CompletionIndex
 from exchange.keys_sqlite import SqliteKeys
 from exchange.log import TopicPartition
 from exchange.memory import MemoryLog
@@ -112,6 +113,7 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
     keys = {
         "acme": key_file.create(tenant="acme", scopes=every, default_consent=train)[1],
         "rater": key_file.create(tenant="acme", scopes=every, default_consent=train, may_claim_sources=True)[1],
+        "by-id": key_file.create(tenant="acme", scopes=every, default_consent=train, may_name_completions=True)[1],
         "other": key_file.create(tenant="other", scopes=every, default_consent=train)[1],
         "sales": key_file.create(tenant="acme", scopes=every, default_consent=train, aliases=("sales",))[1],
         "reader": key_file.create(tenant="acme", scopes=(Scope.READ,), default_consent=train)[1],
@@ -143,6 +145,7 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
         appender=appender,
         keys=store,
         metrics=metrics,
+        completions=CompletionIndex(log),
         allowed_origins=("https://app.example.com",),
         **settings,
     )

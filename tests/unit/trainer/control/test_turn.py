@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from exchange.erasures import read_erasures
 from exchange.fingerprint import base_fingerprint
+from exchange.influence import influence
 from exchange.journal import PolicyJournal
-from exchange.open import open_log, open_registry
+from exchange.open import open_keys, open_log, open_registry
 from schemas.base import now_ms
 from schemas.errors import ConfigError
 from schemas.lifecycle import PolicyState, Stage
-from tests.factories import START
+from schemas.wire import encode_event
+from tests.factories import START, Maker
 from tests.tiny_models import make_tiny_model
+from tests.unit.privacy.scan import Plants, scan
 from tests.unit.trainer.control.world import World
 from trainer.gates.measure import answer_logprobs
 from trainer.learn.config import LoraSettings
@@ -27,6 +31,7 @@ from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
+from trainer.snapshots.dataset import open_dataset
 from trainer.state import StateDir, TurnState
 
 
@@ -205,3 +210,50 @@ def test_the_loop_runs_until_it_is_stopped_and_gives_the_lease_back(world: World
     assert codes == [0]
     state = state_of(world)
     assert (state.stable, state.lease.holder) == (1, None)
+
+
+def test_someone_erased_during_a_turn_is_in_no_version_and_no_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted in PPO, with a reward model and a checkpoint that learnt from her, then erased: made anew without."""
+    settings, stop = world.settings(ppo={"epochs": 2}), threading.Event()
+
+    class Interrupting(Reporter):
+        def __call__(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+            super().__call__(stage, done, total, metrics)
+            if (stage, done) == ("ppo", 3):
+                stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.main.Reporter", Interrupting)
+        assert once(settings, stop) == 0
+    folder = settings.state_dir / "turn"
+    assert list(folder.glob("checkpoints/step-*"))
+    manifest = open_registry(world.registry).snapshot(
+        TurnState.model_validate_json((folder / "turn.json").read_bytes()).snapshot
+    )
+    subject = "user-3"
+    with closing(open_keys(settings.keys)) as keys:
+        opened = open_dataset(folder / "snapshot", manifest, keys, lambda text: [ord(letter) for letter in text])
+        hers = [answer.answer_ids for answer in opened.train.answers if answer.group == subject]
+        others = {answer.answer_ids for answer in opened.train.answers if answer.group != subject}
+        runs = tuple(ids for ids in hers if ids not in others and len(set(ids)) > 3)
+        assert runs
+        plants = Plants(tokens=runs)
+        assert scan(world.folder, plants).readable, "with her key, her tokens are there to be read"
+
+        with open_log(world.log) as log:
+            request = Maker().erasure(subject, at=now_ms() - START)
+            log.append([encode_event(request)])
+            keys.destroy(subject)
+            assert once(settings) == 0
+            (erasure,) = read_erasures(log)
+            assert [event.part for event in erasure.applied] == ["ledger"]
+            assert (
+                influence(open_registry(world.registry), "support", subject, world.folder / "work").all == frozenset()
+            )
+            assert influence(open_registry(world.registry), "support", "user-4", world.folder / "work").all == {1}
+    assert state_of(world).canary == 1
+    found = scan(world.folder, plants)
+    assert found.readable == []
+    assert 0 < found.opened < found.sealed

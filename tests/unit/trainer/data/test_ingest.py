@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from tests.factories import Maker
 from tests.unit.trainer.data.support import ledger_of, log_of, pump_all
 from trainer.intake.facts import Known
 from trainer.intake.ingest import Ingest
-from trainer.intake.ledger import Ledger
+from trainer.intake.ledger import Buried, Ledger
 
 
 def story(make: Maker) -> list[Event]:
@@ -114,12 +114,12 @@ def test_a_crash_inside_the_transaction_leaves_neither_rows_nor_offsets(
     bury = Ledger._bury
     calls = 0
 
-    def crash_every_other_time(self: Ledger, events: Iterable[Event]) -> None:
+    def crash_every_other_time(self: Ledger, events: Iterable[Event]) -> Mapping[str, Buried]:
         nonlocal calls
         calls += 1
         if calls % 2:
             raise _Crash
-        bury(self, events)
+        return bury(self, events)
 
     monkeypatch.setattr(Ledger, "_bury", crash_every_other_time)
     with Ledger(tmp_path / "ledger.db", "support") as ledger:
