@@ -29,7 +29,7 @@ class Examinee:
     weights: gold.Weights = gold.DEFAULT
     domain_language: bool = True
     with_article: bool = False
-    concurrency: int = 16
+    concurrency: int = 48
 
     def client(self) -> AsyncOpenAI:
         """A client that leaves no trace in the event log."""

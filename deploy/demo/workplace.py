@@ -115,7 +115,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         poll_s=0.25,
         # The made-up users press within a second or two, where people take minutes to hours. What a turn learns from
         # is bounded so that the third takes no longer than the first.
-        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=400, max_labels=1_500, max_answers=768),
+        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=350, max_labels=1_500, max_answers=768),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
         reward_model=RewardConfig(pooling="mean", epochs=0) if tiny else RewardConfig(),
@@ -139,7 +139,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_new_tokens=64,
         ),
         # Half of the users meet a new version at once, so that the votes are in within the minute.
-        promotion=PromotionSettings(canary_share=0.5, min_votes=30, max_votes=160),
+        promotion=PromotionSettings(canary_share=0.5, min_votes=30, max_votes=70),
     )
 
 
@@ -147,7 +147,7 @@ def _tiny_ppo() -> PpoConfig:
     """Rates and bounds for three turns of minutes on 1.7 M parameters."""
     return PpoConfig(
         epochs=2,
-        learning_rate=1e-3,  # twice that ends at the KL budget
+        learning_rate=5e-4,  # at twice that, the second and third turn move far and gain nothing (measured)
         beta=0.02,
         # Each turn sees its answers twice and then never again: with the default clip of 0.8 to 1.2 a token's
         # probability hardly moves further than that in a turn, and three turns are all there are.
