@@ -1,7 +1,7 @@
 """`attune backup` and `attune restore`: event log, ledger, registry, keys and secrets, copied while everything runs.
 
-Knows which files belong to a server and a trainer, and in which order they are copied; how is `exchange.backups`.
-What lies outside (Kafka, object stores) is backed up by its own means.
+Knows which files belong to a server and a trainer, and in which order they are copied; `exchange.privacy.backups`
+copies. What lies outside (Kafka, object stores) is backed up by its own means.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from exchange.backups import KEYS, Part, check_backup, check_room, make_backup, restore
-from exchange.erasures import read_erasures, replay_erasures
-from exchange.keys_sqlite import SqliteKeys
+from exchange.keys.sqlite import SqliteKeys
 from exchange.open import open_log
+from exchange.privacy.backups import KEYS, Part, check_backup, check_room, make_backup, restore
+from exchange.privacy.erasures import read_erasures, replay_erasures
 from schemas.errors import ConfigError
 from server.secrets import FILE_NAME as SECRETS
 from server.settings import ServerSettings

@@ -47,9 +47,9 @@ def read_fate(config: Path, feedback_id: str) -> dict[str, Any]:
         NotFound: the log does not hold it (any more).
         ConfigError, Unavailable: settings, log or registry cannot be read.
     """
-    from exchange.accepted import AcceptedWords  # heavy, and not needed where a server answers
-    from exchange.fates import Fates
     from exchange.open import open_log, open_registry
+    from exchange.reading.accepted import AcceptedWords  # heavy, and not needed where a server answers
+    from exchange.reading.fates import Fates
     from trainer.settings import load_settings
 
     settings = load_settings(config)

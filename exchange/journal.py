@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from exchange.log import EventLog, Position, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, Position, StoredRecord, TopicPartition
 from schemas.errors import ConfigError, InvalidInput, Refused, Unavailable
 from schemas.event import Event
 from schemas.journal import ENTRY, Entry, JournalEntry

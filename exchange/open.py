@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from exchange.keys import KeyStore
-from exchange.log import EventLog
-from exchange.registry import Registry
+from exchange.keys.port import KeyStore
+from exchange.log.port import EventLog
+from exchange.registry.port import Registry
 from schemas.errors import ConfigError
 
 _SQLITE = "sqlite:///"
@@ -26,16 +26,16 @@ def open_log(url: str) -> EventLog:
         Unavailable: it cannot be reached.
     """
     if url == _MEMORY:
-        from exchange.memory import MemoryLog
+        from exchange.log.memory import MemoryLog
 
         return MemoryLog()
     if url.startswith(_SQLITE):
-        from exchange.sqlite import SqliteLog
+        from exchange.log.sqlite import SqliteLog
 
         return SqliteLog(_path(url, "log"))
     if url.startswith(_KAFKA):
         servers = _servers(url)
-        from exchange.kafka import KafkaLog
+        from exchange.log.kafka import KafkaLog
 
         return KafkaLog(servers)
     raise ConfigError(
@@ -50,10 +50,10 @@ def open_registry(url: str) -> Registry:
         ConfigError: no such kind of store, or its driver is not installed.
     """
     if url == _MEMORY:
-        from exchange.memory import MemoryRegistry
+        from exchange.registry.memory import MemoryRegistry
 
         return MemoryRegistry()
-    from exchange.registry_fs import FilesystemRegistry
+    from exchange.registry.files import FilesystemRegistry
 
     return FilesystemRegistry.at(url)
 
@@ -66,11 +66,11 @@ def open_keys(url: str) -> KeyStore:
         Unavailable: it cannot be opened.
     """
     if url == _MEMORY:
-        from exchange.memory import MemoryKeys
+        from exchange.keys.memory import MemoryKeys
 
         return MemoryKeys()
     if url.startswith(_SQLITE):
-        from exchange.keys_sqlite import SqliteKeys
+        from exchange.keys.sqlite import SqliteKeys
 
         return SqliteKeys(_path(url, "keys"))
     raise ConfigError(f"{url!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH.")

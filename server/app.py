@@ -16,36 +16,36 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from exchange.accepted import AcceptedWords
-from exchange.appender import Appender
-from exchange.completions import CompletionIndex
-from exchange.fates import Fates
 from exchange.journal import PolicyJournal
-from exchange.keys import KeyStore
-from exchange.log import EventLog
-from exchange.registry import Registry
+from exchange.keys.port import KeyStore
+from exchange.log.appender import Appender
+from exchange.log.port import EventLog
+from exchange.reading.accepted import AcceptedWords
+from exchange.reading.completions import CompletionIndex
+from exchange.reading.fates import Fates
+from exchange.registry.port import Registry
 from schemas.errors import AttuneError
 from schemas.events import ReplicaReported
 from schemas.wire import encode_event
-from server.admin import Administration, admin_router
 from server.auth import KeyFile
-from server.control import JournalFollower
+from server.control.admin import Administration, admin_router
+from server.control.erasures import Erasures, erasures_router
+from server.control.explanations import explanations_router
+from server.control.follower import JournalFollower
+from server.control.reports import ReplicaReports
+from server.control.staging import AdapterStage, Limits
+from server.control.swap import Swapper, SwapTimes
 from server.engine.port import Engine
-from server.erasures import Erasures, erasures_router
-from server.explanations import explanations_router
 from server.fallbacks import install_fallbacks
-from server.fates import FateDesk, fates_router
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
-from server.models import models_router
-from server.mount import install_request_path
-from server.recorder import Recorder
-from server.reports import ReplicaReports
-from server.request_path import DAY_MS, RequestPath
+from server.request.fates import FateDesk, fates_router
+from server.request.models import models_router
+from server.request.mount import install_request_path
+from server.request.recorder import Recorder
+from server.request.request_path import DAY_MS, RequestPath
 from server.secrets import derive_secrets, load_secrets
 from server.settings import ServerSettings
-from server.staging import AdapterStage, Limits
-from server.swap import Swapper, SwapTimes
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from schemas.errors import AttuneError
-from server.control import JournalFollower
+from server.control.follower import JournalFollower
+from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
-from server.swap import Swapper
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from functools import partial
 
 import uvicorn
 
-from exchange.erasures import read_erasures, replay_erasures
 from exchange.open import open_keys, open_log, open_registry
-from exchange.retention import Sweeper, expire_log
+from exchange.privacy.erasures import read_erasures, replay_erasures
+from exchange.privacy.retention import Sweeper, expire_log
 from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
-from exchange.retention import RetentionDays
+from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
 from server.engine.settings import EngineSettings

@@ -22,10 +22,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.completion import Arm, Consent, ConsentLevel, Shown
-from server.context import RequestContext, current_request
 from server.engine.port import Engine
 from server.engine.record import EngineRecord
 from server.engine.settings import EngineSettings
+from server.request.context import RequestContext, current_request
 
 T = TypeVar("T")
 BASE_NAME = "support@v0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from exchange.memory import MemoryKeys
+from exchange.keys.memory import MemoryKeys
 from schemas.completion import (
     Arm,
     ChoiceContent,

@@ -17,6 +17,6 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with warnings.catch_warnings():
         # kafka-python reads its message schemas by deprecated calls of importlib when it is imported.
         warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
-        importlib.import_module("exchange.kafka")
+        importlib.import_module("exchange.log.kafka")
     with start_broker(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker

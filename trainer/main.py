@@ -11,11 +11,11 @@ from types import FrameType
 import torch
 from transformers.utils import logging as transformers_logging
 
-from exchange.erasures import read_erasures, replay_erasures
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
-from exchange.retention import Sweeper
+from exchange.privacy.erasures import read_erasures, replay_erasures
+from exchange.privacy.retention import Sweeper
 from trainer.gates.sample import answer_encoder, chat_encoder, load_tokenizer
 from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder

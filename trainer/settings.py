@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from exchange.retention import RetentionDays
+from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings

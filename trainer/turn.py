@@ -18,9 +18,9 @@ from typing import Literal
 
 import torch
 
-from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
-from exchange.registry import Registry
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage

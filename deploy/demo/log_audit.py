@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from exchange.log import TopicPartition
+from exchange.log.port import TopicPartition
 from exchange.open import open_log
 from schemas.feedback import FeedbackReceived
 from schemas.wire import decode_event

@@ -18,7 +18,7 @@ from deploy.doctor.setup import look_at_settings
 from deploy.doctor.versions import look_at_versions
 from exchange.fingerprint import base_fingerprint
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog, LogReader, Position, TopicPartition
+from exchange.log.port import EventLog, LogReader, Position, TopicPartition
 from exchange.open import open_log, open_registry
 from schemas.base import now_ms
 from schemas.errors import IntegrityError, NotFound, Unavailable

@@ -15,8 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from exchange.keys import KeyStore
-from exchange.registry import Registry
+from exchange.keys.port import KeyStore
+from exchange.registry.port import Registry
 from schemas.base import parse_version_name
 from schemas.errors import Conflict, InvalidInput, NotFound
 from schemas.feedback import FeedbackContent

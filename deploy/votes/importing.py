@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from deploy.votes.reading import Found
 from deploy.votes.vote import Vote
-from exchange.keys import KeyStore
-from exchange.log import EventLog, TopicPartition
+from exchange.keys.port import KeyStore
+from exchange.log.port import EventLog, TopicPartition
 from schemas.base import now_ms
 from schemas.completion import Consent, ConsentLevel
 from schemas.errors import InvalidInput, Unavailable

@@ -29,7 +29,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder, template_hash
-from server.base_layers import BaseLayers, base_layers
 from server.engine.adapters import AdapterSlots
 from server.engine.errors import EngineSettingsError
 from server.engine.inflight import InFlight
@@ -37,6 +36,7 @@ from server.engine.port import Engine, Sink
 from server.engine.routes import harden
 from server.engine.seam import RecordingEngine
 from server.engine.settings import EngineSettings, vllm_flags
+from server.files.base_layers import BaseLayers, base_layers
 
 SHUTDOWN_SECONDS = 15
 """vLLM's processes get at least this long to end by themselves; its own default kills them at once."""

@@ -23,8 +23,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from server.base_layers import BaseLayers
-from server.context import current_request
 from server.engine.errors import AdapterError
 from server.engine.inflight import InFlight
 from server.engine.memory_chat import (
@@ -39,6 +37,8 @@ from server.engine.memory_chat import (
 )
 from server.engine.port import Sink
 from server.engine.recorder import Recording
+from server.files.base_layers import BaseLayers
+from server.request.context import current_request
 
 LAYERS: BaseLayers = {
     "layers.0.self_attn.q_proj": frozenset({(8, 4)}),

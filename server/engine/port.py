@@ -13,8 +13,8 @@ from typing import Protocol
 
 from starlette.types import ASGIApp
 
-from server.base_layers import BaseLayers
 from server.engine.record import EngineRecord
+from server.files.base_layers import BaseLayers
 
 Sink = Callable[[EngineRecord], None]
 """Takes one record. Called on the event loop, so it must neither block nor await; an exception it raises fails the
@@ -31,7 +31,7 @@ class Engine(Protocol):
 
     @property
     def app(self) -> ASGIApp:
-        """The OpenAI-compatible app. Records only requests made while `server.context.current_request` is set.
+        """The OpenAI-compatible app. Records only requests made while `server.request.context.current_request` is set.
 
         `model` in a body is one of `base_names` or of `loaded()`; the id of an answer comes from the `X-Request-Id`
         header.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from server.context import RequestContext
+from server.request.context import RequestContext
 
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 """stop: end token or stop string; length: token limit; abort: client left or server drained; error: the engine failed;

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from schemas.base import now_ms
-from server.context import RequestContext
 from server.engine.port import Sink
 from server.engine.record import EffectiveSampling, EngineChoice, EngineRecord, FinishReason
+from server.request.context import RequestContext
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The engine seam: vLLM's engine client with a recorder in front of `generate()`.
 
 Knows vLLM's sampling parameters and outputs, and turns them into plain records. Knows nothing of HTTP: who asked
-comes by `server.context.current_request`, and a call without it is not recorded. It never changes what is sampled or
+comes by `server.request.context`, and a call without it is not recorded. It never changes what is sampled or
 what the caller sees. It departs from the plain client in one request parameter: where no logprobs were asked it asks
 for those of the sampled tokens (`logprobs=0`), which vLLM's OpenAI layer does not show.
 """
@@ -17,11 +17,11 @@ from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from server.context import RequestContext, current_request
 from server.engine.inflight import InFlight
 from server.engine.port import Sink
 from server.engine.record import EffectiveSampling, FinishReason
 from server.engine.recorder import Recording
+from server.request.context import RequestContext, current_request
 
 GRAMMARS = ("json", "json_object", "regex", "choice", "grammar", "structural_tag")
 

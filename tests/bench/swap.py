@@ -19,9 +19,9 @@ from typing import Any
 
 import httpx
 
-from exchange.artifacts import describe_folder
 from exchange.fingerprint import base_fingerprint, chat_template_hash
 from exchange.open import open_log, open_registry
+from exchange.registry.artifacts import describe_folder
 from schemas.base import now_ms
 from schemas.manifests import AdapterManifest, GateReport, files_digest
 from tests.e2e.running import RunningServer, run_server

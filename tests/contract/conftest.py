@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log import EventLog
+from exchange.log.port import EventLog
 from exchange.open import open_log
 from tests.fixtures_kafka import kafka_broker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exchange.accepted import AcceptedWords
-from exchange.log import EventLog
+from exchange.log.port import EventLog
+from exchange.reading.accepted import AcceptedWords
 from schemas.base import new_id
 from schemas.errors import NotFound
 from schemas.wire import encode_event

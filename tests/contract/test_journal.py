@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
 from schemas.base import new_id
 from schemas.errors import Refused, Unavailable
 from schemas.events import ReplicaReported

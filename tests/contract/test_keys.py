@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.keys import KeyStore
-from exchange.keys_sqlite import SqliteKeys
+from exchange.keys.port import KeyStore
+from exchange.keys.sqlite import SqliteKeys
 from exchange.open import open_keys
 from schemas.errors import ConfigError, SealBroken, Unavailable
 from schemas.sealed import KEY_BYTES, seal, unseal
@@ -115,7 +115,7 @@ def test_several_processes_agree(tmp_path: Path) -> None:
         """
         import sys
         from pathlib import Path
-        from exchange.keys_sqlite import SqliteKeys
+        from exchange.keys.sqlite import SqliteKeys
 
         keys = SqliteKeys(Path(sys.argv[1]))
         for n in range(40):

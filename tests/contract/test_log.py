@@ -8,8 +8,8 @@ from collections import defaultdict
 
 import pytest
 
-from exchange.checks import MAX_RECORD_BYTES
-from exchange.log import EventLog, LogReader, StoredRecord, TopicPartition
+from exchange.log.checks import MAX_RECORD_BYTES
+from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
 from schemas.base import now_ms
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, FEEDBACK, POLICY

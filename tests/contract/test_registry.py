@@ -13,10 +13,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from exchange.artifacts import describe_folder
 from exchange.open import open_registry
-from exchange.registry import Registry
-from exchange.registry_fs import FilesystemRegistry
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.files import FilesystemRegistry
+from exchange.registry.port import Registry
 from schemas.errors import ConfigError, IntegrityError, InvalidInput, NotFound, Unavailable
 from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, files_digest
 from tests.golden.samples import SAMPLES

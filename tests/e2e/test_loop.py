@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.keys import KeyStore
-from exchange.log import EventLog, TopicPartition
+from exchange.keys.port import KeyStore
+from exchange.log.port import EventLog, TopicPartition
 from exchange.open import open_keys, open_log, open_registry
-from exchange.registry import Registry
+from exchange.registry.port import Registry
 from schemas.completion import CompletionContent, CompletionRecorded
 from schemas.event import Event
 from schemas.events import AnswerDisplayed

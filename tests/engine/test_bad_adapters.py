@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from exchange.artifacts import describe_folder
-from exchange.memory import MemoryRegistry
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.memory import MemoryRegistry
 from schemas.errors import AttuneError
 from schemas.lifecycle import Stage, VersionState
 from schemas.manifests import AdapterManifest, Probe, files_digest
-from server.adapter_files import AdapterRefused
+from server.control.staging import AdapterStage, Limits
 from server.engine.errors import AdapterError
-from server.staging import AdapterStage, Limits
+from server.files.adapter_files import AdapterRefused
 from tests.engine_server import ENGINE_MARKS, EngineServer
 from tests.golden.samples import SAMPLES
 

@@ -19,11 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from exchange.appender import Appender
-from exchange.completions import CompletionIndex
-from exchange.keys_sqlite import SqliteKeys
-from exchange.log import TopicPartition
-from exchange.memory import MemoryLog
+from exchange.keys.sqlite import SqliteKeys
+from exchange.log.appender import Appender
+from exchange.log.memory import MemoryLog
+from exchange.log.port import TopicPartition
+from exchange.reading.completions import CompletionIndex
 from schemas.completion import Arm, CompletionContent, CompletionRecorded, ConsentLevel
 from schemas.feedback import AnswerTarget
 from schemas.handles import verify_handle
@@ -32,10 +32,10 @@ from schemas.topics import COMPLETIONS
 from schemas.wire import decode_event
 from server.auth import KeyFile, Scope
 from server.metrics import ServerMetrics
-from server.mount import install_request_path
-from server.recorder import Recorder
-from server.request_path import RequestPath
-from server.routing import RoutingTable
+from server.request.mount import install_request_path
+from server.request.recorder import Recorder
+from server.request.request_path import RequestPath
+from server.request.routing import RoutingTable
 from server.secrets import Secrets, load_secrets
 from tests.engine_server import ENGINE_MARKS, EngineServer
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from exchange.keys import KeyStore
-from exchange.log import EventLog
+from exchange.keys.port import KeyStore
+from exchange.log.port import EventLog
 from schemas.base import now_ms
 from schemas.event import Event
 from schemas.events import ErasureApplied, ErasureRequested

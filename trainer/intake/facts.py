@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from exchange.log import TopicPartition
+from exchange.log.port import TopicPartition
 from schemas.base import Id, Millis, Record, VersionNumber
 from schemas.completion import Arm, Consent, SamplingParameters, Shown
 from schemas.events import AnswerDisplayed, ConsentChanged

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from exchange.log import EventLog, LogReader, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
 from schemas.errors import IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from exchange.log import Position, TopicPartition
+from exchange.log.port import Position, TopicPartition
 from schemas.errors import ConfigError
 from schemas.event import Event
 from schemas.sealed import Sealed

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
-from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
-from exchange.registry import Registry
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.port import Registry
 from schemas.base import Record, Sha256, VersionNumber, new_id, now_ms, version_name
 from schemas.errors import Refused
 from schemas.journal import CanaryStarted, CandidatePublished, JournalEntry, VersionRejected, VersionReserved

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from exchange.keys import KeyStore, SubjectKey
+from exchange.keys.port import KeyStore, SubjectKey
 from schemas.base import Record
 from schemas.completion import CompletionContent
 from schemas.errors import IntegrityError, SealBroken

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exchange.keys import KeyStore
+from exchange.keys.port import KeyStore
 from schemas.manifests import SnapshotManifest
 from trainer.candidate import TrainingData
 from trainer.intake.ledger import Ledger

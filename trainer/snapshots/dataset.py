@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exchange.keys import KeyStore
+from exchange.keys.port import KeyStore
 from schemas.errors import InvalidInput
 from schemas.feedback import FeedbackContent
 from schemas.imported import ChatMessage, ImportedContent

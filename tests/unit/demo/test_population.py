@@ -13,7 +13,7 @@ from deploy.demo.operator import Operator
 from deploy.demo.population import Population, Traffic
 from deploy.demo.trace import trace_thumb
 from deploy.demo.workplace import Workplace
-from exchange.log import TopicPartition
+from exchange.log.port import TopicPartition
 from exchange.open import open_log
 from schemas.completion import CompletionRecorded
 

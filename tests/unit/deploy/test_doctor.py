@@ -15,7 +15,7 @@ from deploy.doctor.feedback import Evidence, look_at_feedback
 from deploy.doctor.findings import Finding, Weight
 from deploy.doctor.setup import look_at_settings
 from deploy.doctor.versions import look_at_versions
-from exchange.log import TopicPartition
+from exchange.log.port import TopicPartition
 from exchange.open import open_log
 from exchange.settings import build_settings
 from schemas.completion import ConsentLevel

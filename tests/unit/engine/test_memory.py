@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from server.context import current_request
 from server.engine.errors import AdapterError
 from server.engine.memory import InMemoryEngine
 from server.engine.port import Engine
 from server.engine.record import EngineRecord
+from server.request.context import current_request
 from tests.engine_server import request_context
 
 MESSAGES = [{"role": "user", "content": "Where is my order?"}]

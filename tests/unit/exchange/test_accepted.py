@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exchange.accepted import AcceptedWords
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
-from exchange.sqlite import SqliteLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
+from exchange.log.sqlite import SqliteLog
+from exchange.reading.accepted import AcceptedWords
 from schemas.errors import NotFound, Unavailable
 from schemas.wire import LogRecord, encode_event
 from tests.factories import Maker

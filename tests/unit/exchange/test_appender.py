@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from exchange.appender import Appender
-from exchange.log import Position, TopicPartition
-from exchange.memory import MemoryLog
+from exchange.log.appender import Appender
+from exchange.log.memory import MemoryLog
+from exchange.log.port import Position, TopicPartition
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import POLICY
 from schemas.wire import LogRecord

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exchange.artifacts import describe_folder
-from exchange.erasures import read_erasures, replay_erasures
-from exchange.influence import influence
-from exchange.log import EventLog
-from exchange.memory import MemoryKeys, MemoryLog, MemoryRegistry
-from exchange.sqlite import SqliteLog
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
+from exchange.log.sqlite import SqliteLog
+from exchange.privacy.erasures import read_erasures, replay_erasures
+from exchange.reading.influence import influence
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.memory import MemoryRegistry
 from schemas.base import now_ms
 from schemas.events import ErasureApplied
 from schemas.manifests import AdapterManifest, files_digest

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from exchange.keys_sqlite import SqliteKeys
-from exchange.memory import MemoryKeys, MemoryLog, MemoryRegistry
+from exchange.keys.memory import MemoryKeys
+from exchange.keys.sqlite import SqliteKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.sqlite import SqliteLog
 from exchange.open import open_keys, open_log, open_registry
-from exchange.registry_fs import FilesystemRegistry
-from exchange.sqlite import SqliteLog
+from exchange.registry.files import FilesystemRegistry
+from exchange.registry.memory import MemoryRegistry
 from schemas.errors import ConfigError, Unavailable
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log import StoredRecord, TopicPartition
-from exchange.sqlite import SqliteLog
+from exchange.log.port import StoredRecord, TopicPartition
+from exchange.log.sqlite import SqliteLog
 from schemas.errors import ConfigError, Unavailable
 from schemas.topics import COMPLETIONS
 from schemas.wire import LogRecord
@@ -22,7 +22,7 @@ WRITER = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from exchange.sqlite import SqliteLog
+    from exchange.log.sqlite import SqliteLog
     from schemas.wire import LogRecord
 
     name, batches = sys.argv[2], int(sys.argv[3])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from deploy.backup import parts_of, restore_all
-from exchange.backups import check_backup, make_backup
-from exchange.erasures import read_erasures
-from exchange.keys_sqlite import SqliteKeys
-from exchange.registry_fs import FilesystemRegistry
+from exchange.keys.sqlite import SqliteKeys
+from exchange.log.sqlite import SqliteLog
+from exchange.privacy.backups import check_backup, make_backup
+from exchange.privacy.erasures import read_erasures
+from exchange.registry.files import FilesystemRegistry
 from exchange.settings import build_settings
-from exchange.sqlite import SqliteLog
 from schemas.errors import ConfigError, Conflict, IntegrityError, NotFound, Unavailable
 from server.settings import ServerSettings
 from tests.unit.privacy.scan import scan

@@ -13,12 +13,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exchange.backups import KEYS, Part, check_backup, make_backup
-from exchange.keys_sqlite import SqliteKeys
-from exchange.log import EventLog
-from exchange.registry import Registry
-from exchange.registry_fs import FilesystemRegistry
-from exchange.sqlite import SqliteLog
+from exchange.keys.sqlite import SqliteKeys
+from exchange.log.port import EventLog
+from exchange.log.sqlite import SqliteLog
+from exchange.privacy.backups import KEYS, Part, check_backup, make_backup
+from exchange.registry.files import FilesystemRegistry
+from exchange.registry.port import Registry
 from schemas.completion import ConsentLevel
 from schemas.topics import DEAD_LETTER
 from schemas.wire import LogRecord
@@ -120,7 +120,7 @@ class Site:
 
 
 def _records(log: EventLog) -> list[LogRecord]:
-    from exchange.log import TopicPartition
+    from exchange.log.port import TopicPartition
     from schemas.topics import TOPICS
 
     places = {TopicPartition(topic, number): 0 for topic in TOPICS for number in log.partitions(topic)}
@@ -233,7 +233,7 @@ async def test_the_scan_fails_where_a_key_is_left(tmp_path: Path, how: str, monk
         await site.visits()
         site.turn(1)
         if how == "left in a backup":
-            monkeypatch.setattr("server.erasures.destroy_in_backups", lambda *_: 0)
+            monkeypatch.setattr("server.control.erasures.destroy_in_backups", lambda *_: 0)
             back_up(site, "before")
         else:
             destroy = _keep if how == "kept" else _unlink_only(tmp_path / "keys.db")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log import EventLog, TopicPartition
-from exchange.memory import MemoryLog
-from exchange.retention import Sweeper, cutoffs, expire_log
-from exchange.sqlite import SqliteLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog, TopicPartition
+from exchange.log.sqlite import SqliteLog
+from exchange.privacy.retention import Sweeper, cutoffs, expire_log
 from schemas.base import now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import Unavailable

@@ -11,8 +11,9 @@ import pytest
 from deploy.votes.importing import BATCH, Destination, Survey, imported_ids, survey, write
 from deploy.votes.reading import Found
 from deploy.votes.vote import Vote
-from exchange.log import Position, TopicPartition
-from exchange.memory import MemoryKeys, MemoryLog
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.port import Position, TopicPartition
 from schemas.base import now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import Unavailable

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
-from exchange.registry import Registry
-from exchange.registry_fs import FilesystemRegistry
-from exchange.sqlite import SqliteLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
+from exchange.log.sqlite import SqliteLog
+from exchange.registry.files import FilesystemRegistry
+from exchange.registry.port import Registry
 from tests.unit.server.control.world import Operator
 
 

@@ -12,9 +12,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exchange.log import EventLog, TopicPartition
-from exchange.memory import MemoryKeys, MemoryLog
-from exchange.registry import Registry
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog, TopicPartition
+from exchange.registry.port import Registry
 from schemas.completion import ConsentLevel
 from schemas.events import ReplicaReported
 from schemas.wire import decode_event

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.log import TopicPartition
-from exchange.manifest_checks import MAX_MANIFEST_BYTES
-from exchange.memory import MemoryLog
-from exchange.registry_fs import FilesystemRegistry
+from exchange.log.memory import MemoryLog
+from exchange.log.port import TopicPartition
+from exchange.registry.checks import MAX_MANIFEST_BYTES
+from exchange.registry.files import FilesystemRegistry
 from schemas.events import ReplicaReported
 from schemas.manifests import FileDigest, files_digest
 from schemas.wire import decode_event

@@ -6,11 +6,11 @@ import asyncio
 import time
 
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
 from schemas.base import new_id, now_ms
 from schemas.journal import LeaseAcquired
-from server.control import JournalFollower
+from server.control.follower import JournalFollower
 from tests.unit.server.control.world import until
 
 

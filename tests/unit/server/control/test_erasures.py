@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from exchange.erasures import read_erasures
-from exchange.log import EventLog, TopicPartition
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog, TopicPartition
+from exchange.privacy.erasures import read_erasures
 from schemas.errors import Unavailable
 from schemas.events import ErasureApplied
 from schemas.lifecycle import PolicyState, Stage, VersionState, initial_state
 from schemas.topics import ERASURES
 from schemas.wire import encode_event
 from server.auth import Scope
-from server.rebuild import Change, plan_rebuild
+from server.control.rebuild import Change, plan_rebuild
 from tests.unit.server.control.test_app import POLICIES, Server, log, server, two_versions
 
 __all__ = ["log", "server", "two_versions"]

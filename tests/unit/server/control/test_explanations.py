@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog
-from exchange.registry import Registry
+from exchange.log.port import EventLog
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.port import Registry
 from schemas.errors import InvalidInput, NotFound
 from schemas.manifests import AnswerExample, GateReport, GateResult, SnapshotManifest, files_digest
-from server.explanations import explained
+from server.control.explanations import explained
 from tests.golden.samples import SAMPLES
 from tests.unit.server.control.world import Operator, publish
 

@@ -17,9 +17,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exchange.log import TopicPartition
-from exchange.memory import MemoryKeys, MemoryLog
-from exchange.registry import Registry
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.port import TopicPartition
+from exchange.registry.port import Registry
 from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from exchange.log import EventLog
-from exchange.registry import Registry
+from exchange.log.port import EventLog
+from exchange.registry.port import Registry
 from schemas.errors import NotFound
 from tests.unit.server.control.world import POLICY, Operator, probe, publish, replica, until
 

@@ -12,9 +12,11 @@ from typing import Any, cast
 import httpx
 from prometheus_client import CollectorRegistry
 
-from exchange.log import TopicPartition
-from exchange.memory import MemoryKeys, MemoryLog, MemoryRegistry
-from exchange.registry import Registry
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.log.port import TopicPartition
+from exchange.registry.memory import MemoryRegistry
+from exchange.registry.port import Registry
 from schemas.completion import ConsentLevel
 from schemas.topics import TOPICS
 from server.app import Application, Parts, build_app

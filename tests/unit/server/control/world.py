@@ -11,10 +11,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from exchange.artifacts import describe_folder
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog
-from exchange.registry import Registry
+from exchange.log.port import EventLog
+from exchange.registry.artifacts import describe_folder
+from exchange.registry.port import Registry
 from schemas.base import new_id, now_ms
 from schemas.events import ReplicaReported
 from schemas.journal import (
@@ -28,13 +28,13 @@ from schemas.journal import (
 )
 from schemas.lifecycle import PolicyState
 from schemas.manifests import AdapterManifest, GateReport, Probe, files_digest
-from server.control import JournalFollower
+from server.control.follower import JournalFollower
+from server.control.reports import ReplicaReports
+from server.control.staging import AdapterStage, Limits
+from server.control.swap import Swapper, SwapTimes
 from server.engine.memory import InMemoryEngine
 from server.engine.memory_chat import canned_logprob
 from server.metrics import ServerMetrics
-from server.reports import ReplicaReports
-from server.staging import AdapterStage, Limits
-from server.swap import Swapper, SwapTimes
 from tests.adapters import RANK, TARGETS, adapter_files, write_files
 
 POLICY = "support"

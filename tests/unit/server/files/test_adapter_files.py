@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from exchange.artifacts import describe_folder
+from exchange.registry.artifacts import describe_folder
 from schemas.manifests import AdapterManifest, files_digest
-from server.adapter_files import MAX_CONFIG_BYTES, AdapterRefused, check_files, check_names
-from server.base_layers import base_layers
 from server.engine.memory import LAYERS
+from server.files.adapter_files import MAX_CONFIG_BYTES, AdapterRefused, check_files, check_names
+from server.files.base_layers import base_layers
 from tests.adapters import (
     CONFIG,
     RANK,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.base_layers import base_layers, place
+from server.files.base_layers import base_layers, place
 from tests.adapters import floats, safetensors
 from tests.tiny_models import make_tiny_adapter, make_tiny_model
 

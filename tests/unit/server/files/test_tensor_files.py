@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import IntegrityError
-from server.tensor_files import Tensor, is_finite, read_header, read_tensors
+from server.files.tensor_files import Tensor, is_finite, read_header, read_tensors
 from tests.adapters import floats, safetensors, with_header
 
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}

@@ -14,11 +14,11 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from exchange.appender import Appender
-from exchange.completions import CompletionIndex
-from exchange.keys_sqlite import SqliteKeys
-from exchange.log import TopicPartition
-from exchange.memory import MemoryLog
+from exchange.keys.sqlite import SqliteKeys
+from exchange.log.appender import Appender
+from exchange.log.memory import MemoryLog
+from exchange.log.port import TopicPartition
+from exchange.reading.completions import CompletionIndex
 from schemas.completion import CompletionContent, CompletionRecorded, ConsentLevel
 from schemas.event import Event
 from schemas.sealed import Sealed, unseal
@@ -28,10 +28,10 @@ from server.auth import KeyFile, Scope
 from server.engine.memory import InMemoryEngine
 from server.fallbacks import install_fallbacks
 from server.metrics import ServerMetrics
-from server.mount import install_request_path
-from server.recorder import Recorder
-from server.request_path import RequestPath
-from server.routing import RoutingTable
+from server.request.mount import install_request_path
+from server.request.recorder import Recorder
+from server.request.request_path import RequestPath
+from server.request.routing import RoutingTable
 from server.secrets import Secrets, load_secrets
 
 DIGEST = "d" * 64

@@ -12,7 +12,7 @@ import pytest
 from schemas.completion import Arm, ConsentLevel, Shown
 from schemas.feedback import AnswerTarget
 from schemas.handles import verify_handle
-from server.routing import RoutingTable
+from server.request.routing import RoutingTable
 from tests.unit.server.request.conftest import DIGEST, World, open_world
 
 

@@ -18,8 +18,8 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.events import AnswerDisplayed
 from schemas.feedback import ComparisonTarget
 from schemas.handles import verify_handle
-from server.comparisons import choose_candidates, comparisons_router
-from server.routing import RoutingTable
+from server.request.comparisons import choose_candidates, comparisons_router
+from server.request.routing import RoutingTable
 from tests.unit.server.request.conftest import DIGEST, World, open_world
 
 CANARY = RoutingTable("support", 1, 2, 0.5, {0: None, 1: DIGEST, 2: "e" * 64})

@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.decorate import Rename, StreamDecorator, decorated_json
+from server.request.decorate import Rename, StreamDecorator, decorated_json
 
 ATTUNE = {"version": "support@v1"}
 

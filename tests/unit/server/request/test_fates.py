@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.accepted import AcceptedWords
-from exchange.fates import Fates
-from exchange.memory import MemoryRegistry
+from exchange.reading.accepted import AcceptedWords
+from exchange.reading.fates import Fates
+from exchange.registry.memory import MemoryRegistry
 from schemas.base import now_ms
 from schemas.handles import issue_handle, verify_handle
-from server import fates as fates_module
-from server.fates import FateDesk, fates_router
+from server.request import fates as fates_module
+from server.request.fates import FateDesk, fates_router
 from tests.unit.server.request.conftest import World
 from tests.unit.server.request.test_feedback import comparison_of, handle_of
 

@@ -13,7 +13,7 @@ from schemas.completion import ConsentLevel
 from schemas.events import AnswerDisplayed, ConsentChanged
 from schemas.feedback import ComparisonTarget, FeedbackContent, FeedbackReceived, FeedbackSource
 from schemas.handles import Keyring, issue_handle, verify_handle
-from server.mount import install_request_path
+from server.request.mount import install_request_path
 from tests.unit.server.request.conftest import World
 
 

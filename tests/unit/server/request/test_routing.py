@@ -6,7 +6,7 @@ import pytest
 
 from schemas.completion import Arm
 from schemas.errors import InvalidInput, NotFound, Unavailable
-from server.routing import RoutingTable, explore, named_route, route, split_model
+from server.request.routing import RoutingTable, explore, named_route, route, split_model
 
 SALT = "salt"
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.completions import CompletionIndex
+from exchange.reading.completions import CompletionIndex
 from schemas.wire import encode_event
 from server.auth import Scope
 from tests.factories import Maker

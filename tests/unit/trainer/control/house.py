@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.journal import PolicyJournal
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
 from exchange.open import open_registry
-from exchange.registry import Registry
+from exchange.registry.port import Registry
 from schemas.manifests import GateReport, GateResult, Probe
 from trainer.release.lease import TrainerLease
 from trainer.release.publish import Candidate, Publisher

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
 from schemas.errors import ConfigError
 from tests.unit.trainer.control.house import POLICY, open_house
 from trainer.release.lease import LeaseLost, TrainerLease

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
 from schemas.base import new_id, now_ms
 from schemas.errors import NotFound
 from schemas.journal import VersionPromoted, VersionRejected

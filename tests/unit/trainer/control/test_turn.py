@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from exchange.erasures import read_erasures
 from exchange.fingerprint import base_fingerprint
-from exchange.influence import influence
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
+from exchange.privacy.erasures import read_erasures
+from exchange.reading.influence import influence
 from schemas.base import now_ms
 from schemas.errors import ConfigError
 from schemas.lifecycle import PolicyState, Stage

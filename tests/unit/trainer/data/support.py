@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from exchange.log import EventLog
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
 from schemas.completion import CompletionRecorded
 from schemas.event import Event
 from schemas.events import AnswerDisplayed, ConsentChanged

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from exchange import fates as fates_module
-from exchange.accepted import AcceptedWords
-from exchange.fates import WAITING, Fates
-from exchange.memory import MemoryLog, MemoryRegistry
-from exchange.registry import Registry
-from exchange.registry_fs import FilesystemRegistry
+from exchange.log.memory import MemoryLog
+from exchange.reading import fates as fates_module
+from exchange.reading.accepted import AcceptedWords
+from exchange.reading.fates import WAITING, Fates
+from exchange.registry.files import FilesystemRegistry
+from exchange.registry.memory import MemoryRegistry
+from exchange.registry.port import Registry
 from schemas.completion import ConsentLevel
 from schemas.event import Event
 from schemas.fates import Fate, FateStatus

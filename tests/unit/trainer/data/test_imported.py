@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.memory import MemoryKeys
+from exchange.keys.memory import MemoryKeys
 from schemas.completion import Consent, ConsentLevel
 from schemas.errors import InvalidInput
 from schemas.event import Event

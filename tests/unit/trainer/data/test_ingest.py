@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.log import EventLog, TopicPartition
-from exchange.memory import MemoryLog
-from exchange.sqlite import SqliteLog
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog, TopicPartition
+from exchange.log.sqlite import SqliteLog
 from schemas.completion import ConsentLevel
 from schemas.errors import IntegrityError, Unavailable
 from schemas.event import Event

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.memory import MemoryLog
+from exchange.log.memory import MemoryLog
 from schemas.errors import ConfigError
 from schemas.wire import encode_event
 from tests.factories import Maker

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.log import EventLog
-from exchange.memory import MemoryLog, MemoryRegistry
+from exchange.log.memory import MemoryLog
+from exchange.log.port import EventLog
+from exchange.registry.memory import MemoryRegistry
 from schemas.completion import ConsentLevel
 from schemas.errors import Conflict, IntegrityError
 from schemas.event import Event

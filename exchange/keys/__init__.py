@@ -1,0 +1,1 @@
+"""The key store for sealed content: the port and its implementations."""

@@ -1,0 +1,1 @@
+"""Erasure, retention, backup: what becomes of stored data."""

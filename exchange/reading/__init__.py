@@ -1,0 +1,1 @@
+"""What the log and the registry say of one word, one person or one version."""

@@ -1,0 +1,1 @@
+"""The registry port (published adapters, snapshots) and its implementations."""

@@ -1,0 +1,1 @@
+"""What an operator and the journal do: swap, promote, roll back, erase."""

@@ -1,0 +1,63 @@
+"""GET /v1/admin/policies/{policy}/versions/{version}: where a version came from, in one answer.
+
+Joins what the registry holds of a version with what the journal says of it. Knows HTTP; the registry is read in a
+thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from exchange.journal import PolicyJournal
+from exchange.reading.explain import explain_version
+from exchange.registry.port import Registry
+from schemas.base import parse_version_name, version_name
+from schemas.errors import InvalidInput, NotFound
+from server.auth import ApiKey, KeyFile, Scope, require
+from server.control.admin import Administration
+
+
+def explanations_router(
+    administration: Administration, journal: PolicyJournal, registry: Registry, keys: KeyFile
+) -> APIRouter:
+    """The route, for keys with the scope read or admin."""
+    router = APIRouter(prefix="/v1/admin", tags=["admin"])
+    reader = Depends(require(keys, Scope.READ, Scope.ADMIN))
+
+    @router.get("/policies/{policy}/versions/{version}", summary="Where a version came from and what it changed")
+    async def explain(policy: str, version: str, key: ApiKey = reader) -> dict[str, Any]:
+        return await explained(journal, registry, administration.checked(policy, key), version)
+
+    return router
+
+
+async def explained(journal: PolicyJournal, registry: Registry, policy: str, version: str) -> dict[str, Any]:
+    """What journal and registry say of a version (`v3` or `POLICY@v3`); `made` is None where nothing was published.
+
+    Raises:
+        InvalidInput: `version` is of no such form, or another policy's.
+        NotFound: the journal knows no such version.
+        Unavailable: the registry cannot be reached.
+    """
+    of, number = parse_version_name(version if "@" in version else f"{policy}@{version}")
+    if of != policy:
+        raise InvalidInput("this is not a version of the policy", field="version", remedy=f"Write {policy}@vN.")
+    state = journal.state(policy)
+    known = state.versions.get(number)
+    if known is None:
+        last = version_name(policy, max(state.versions))
+        raise NotFound("there is no such version", field="version", remedy=f"The newest is {last}.")
+    try:
+        made = (await asyncio.to_thread(explain_version, registry, policy, number)).model_dump(mode="json")
+    except NotFound:
+        made = None
+    return {
+        "version": version_name(policy, number),
+        "stage": known.stage.value,
+        "since": known.since,
+        "reason": known.reason,
+        "made": made,
+    }

@@ -1,0 +1,1 @@
+"""Hostile adapter files are looked through here before the engine sees them."""
