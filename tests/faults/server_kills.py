@@ -16,14 +16,18 @@ from exchange.registry.artifacts import is_intact
 from tests.faults.audit import take_stock
 from tests.faults.load import Load
 from tests.faults.outcome import Outcome, judged
-from tests.faults.serving import Server
+from tests.faults.serving import Server, server_nursery
 from tests.unit.server.control.world import Operator, publish
 
 
 def killed_server(work: Path, *, kills: int, seed: int = 0) -> Outcome:
     """Kill a server without a model `kills` times: most while it answers, some while it starts."""
     rng = random.Random(seed)
-    with Server(work / "home") as server, Load(server, seed=seed) as load:
+    with (
+        server_nursery() as nursery,
+        Server(work / "home", parent=nursery) as server,
+        Load(server, seed=seed) as load,
+    ):
         started_dead = 0
         with load.server_down():
             server.start()

@@ -13,11 +13,18 @@ import httpx
 
 from deploy.init import Home, write_home
 from tests.e2e.running import ENVIRONMENT, free_port
+from tests.faults.parents import Here, Nursery, Parent
 from tests.faults.victims import Victim, until
 
 START_S = 400.0
 WORD_S = 0.005
 """Pace of the engine without a model, in seconds a word."""
+
+
+def server_nursery() -> Nursery:
+    """A parent for servers without a model."""
+    opened = ("exchange.log.sqlite", "exchange.keys.sqlite", "exchange.registry.files", "exchange.log.kafka")
+    return Nursery("tests.faults.memory_server", *opened)
 
 
 @dataclass
@@ -27,12 +34,14 @@ class Server:
     Args:
         model: a model folder to serve with vLLM; None: the engine without a model.
         settings: environment that overrides the configuration.
+        parent: whoever starts the process; a server on vLLM needs `Here`.
     """
 
     folder: Path
     log: str = "sqlite:///log.db"
     model: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    parent: Parent = field(default_factory=Here)
     home: Home = field(init=False)
     port: int = field(init=False)
     lives: int = field(default=0, init=False)
@@ -70,12 +79,11 @@ class Server:
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        if self.model is None:
-            arguments = ["-m", "tests.faults.memory_server", str(self.home.server), str(WORD_S)]
-        else:
-            arguments = ["-m", "deploy.cli", "serve", "-c", str(self.home.server)]
+        words = ["tests.faults.memory_server", str(self.home.server), str(WORD_S)]
+        if self.model is not None:
+            words = ["deploy.cli", "serve", "-c", str(self.home.server)]
         environment = {**ENVIRONMENT, "ATTUNE_SERVER__PORT": str(self.port), **self.settings}
-        self._process = Victim("server", arguments, self.folder / "server.log", environment)
+        self._process = Victim("server", words[0], words[1:], self.folder / "server.log", environment, self.parent)
         self.lives += 1
 
     def until_ready(self) -> None:

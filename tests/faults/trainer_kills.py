@@ -14,8 +14,9 @@ from exchange.open import open_registry
 from tests.faults.audit import Audit, all_words, take_stock
 from tests.faults.load import Load
 from tests.faults.outcome import Outcome, judged
+from tests.faults.parents import Parent
 from tests.faults.serving import Server
-from tests.faults.training import Trainer, copied, seeded_world, uninterrupted
+from tests.faults.training import Trainer, copied, seeded_world, trainer_nursery, uninterrupted
 from tests.faults.victims import until
 from tests.unit.trainer.control.world import World
 
@@ -47,14 +48,15 @@ MOMENTS: tuple[Moment, ...] = (
 def killed_at_each_moment(work: Path, moments: tuple[Moment, ...] = MOMENTS, world: World | None = None) -> Outcome:
     """One turn that dies at one moment after the other, going on each time where it stopped."""
     world = copied(world or seeded_world(work), work / "victim")
-    trainer = Trainer(world)
-    for _, place, when, count in moments:
-        trainer.dies_at(place, when, count)
-        if place.endswith("_stage"):
-            registry = work / "victim" / "registry" / "artifacts" / "adapters"
-            assert list(registry.glob(".staging-*")), "the adapter was to be there by half"
-            assert not open_registry(world.registry).versions("support"), "and not to be seen"
-    trainer.finishes()
+    with trainer_nursery() as nursery:
+        trainer = Trainer(world, parent=nursery)
+        for _, place, when, count in moments:
+            trainer.dies_at(place, when, count)
+            if place.endswith("_stage"):
+                registry = work / "victim" / "registry" / "artifacts" / "adapters"
+                assert list(registry.glob(".staging-*")), "the adapter was to be there by half"
+                assert not open_registry(world.registry).versions("support"), "and not to be seen"
+        trainer.finishes()
     same = _as_uninterrupted(trainer, work / "uninterrupted")
     notes = [f"{trainer.kills} kills in one turn: {', '.join(words for words, *_ in moments)}", same]
     return _of_words(take_stock(world.log, all_words(world.log), work, trainer.ledger), notes)
@@ -66,14 +68,15 @@ def killed_under_load(work: Path, *, kills: int, seed: int = 0, per_turn: int = 
     """
     rng = random.Random(seed)
     people = seeded_world(work)
-    lasted, seen, outcomes = 20.0, list[str](), list[Outcome]()
-    while len(seen) < kills:
-        turn = len(outcomes)
-        delays = [rng.uniform(0.1, 1.0) * lasted for _ in range(min(per_turn, kills - len(seen)))]
-        found = _one_turn_under_load(work / f"turn-{turn}", people, delays, seed + turn)
-        seen += found.seen
-        outcomes.append(found.outcome)
-        lasted = max(lasted, found.last_s)
+    lasted, seen, outcomes = 8.0, list[str](), list[Outcome]()
+    with trainer_nursery() as nursery:
+        while len(seen) < kills:
+            turn = len(outcomes)
+            delays = [rng.uniform(0.0, 1.0) * lasted for _ in range(min(per_turn, kills - len(seen)))]
+            found = _one_turn_under_load(work / f"turn-{turn}", people, delays, seed + turn, nursery)
+            seen += found.seen
+            outcomes.append(found.outcome)
+            lasted = max(lasted, found.last_s)
     return _together(outcomes, [f"{len(seen)} kills in {len(outcomes)} turns, while {_tally(seen)}"])
 
 
@@ -86,11 +89,11 @@ class _Turn:
     """Seconds that its last run took until there was a canary."""
 
 
-def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: int) -> _Turn:
+def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: int, parent: Parent) -> _Turn:
     """A trainer that is killed so many seconds after each of its starts, and then left alone."""
     seen: list[str] = []
-    with Server(home) as server:
-        trainer = Trainer(copied(people, home))
+    with Server(home, parent=parent) as server:
+        trainer = Trainer(copied(people, home), parent=parent)
         with Load(server, seed=seed, chatters=2, raters=2, pause_s=0.15) as load:
             with load.server_down():
                 server.start()
@@ -122,26 +125,27 @@ def two_trainers(work: Path, *, lease_s: float = 20.0) -> Outcome:
     its turn, and makes the same adapter; the first, started again, waits in its turn.
     """
     world = copied(seeded_world(work), work / "both")
-    settings = {"lease_s": lease_s}
-    first, second = Trainer(world, "first", settings=settings), Trainer(world, "second", settings=settings)
-    with first.start() as one:
-        until(lambda: (first.turn / "turn.json").exists(), "the first begins a turn", 240, pause_s=0.02)
-        holder = first.state().lease.holder
-        with second.start() as two:
-            until(lambda: "waiting for its lease" in two.said(), f"the second waits:\n{two.tail()}", 240)
-            assert f"another trainer ({holder})" in two.said()
-            first_was_done = first.state().canary is not None
-            one.kill()
-            until(lambda: first.state().lease.holder not in (None, holder), "the second takes over", 60 + 2 * lease_s)
-            until(lambda: first.state().canary, "a canary", 240, pause_s=0.2)
-            with first.start() as again:
-                until(lambda: "waiting for its lease" in again.said(), f"the first waits:\n{again.tail()}", 240)
-                assert two.stop() == 0
-                until(lambda: first.state().lease.holder == holder, "the first has the lease again", 60 + 2 * lease_s)
-                assert again.stop() == 0
+    with trainer_nursery() as nursery:
+        first, second = (
+            Trainer(world, name, settings={"lease_s": lease_s}, parent=nursery) for name in ("first", "second")
+        )
+        with first.start() as one:
+            until(lambda: (first.turn / "turn.json").exists(), "the first begins a turn", 240, pause_s=0.02)
+            holder = first.state().lease.holder
+            with second.start() as two:
+                until(lambda: f"another trainer ({holder})" in two.said(), f"the second waits:\n{two.tail()}", 240)
+                when = "in the middle of its turn" if first.state().canary is None else "after its turn"
+                one.kill()
+                wait_s = 120 + 2 * lease_s
+                until(lambda: first.state().lease.holder not in (None, holder), "the second takes over", wait_s)
+                until(lambda: first.state().canary, "a canary", 240, pause_s=0.2)
+                with first.start() as again:
+                    until(lambda: "waiting for its lease" in again.said(), f"the first waits:\n{again.tail()}", 240)
+                    assert two.stop() == 0
+                    until(lambda: first.state().lease.holder == holder, "the first has the lease again", wait_s)
+                    assert again.stop() == 0
     same = _as_uninterrupted(second, work / "uninterrupted")
     audit = take_stock(world.log, all_words(world.log), work, second.ledger)
-    when = "after its turn" if first_was_done else "in the middle of its turn"
     return _of_words(audit, [f"the one with the lease was killed {when}; the other waited, then took over", same])
 
 

@@ -6,7 +6,6 @@ what comes of it must be the same snapshot and the same adapter, byte for byte.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from exchange.journal import PolicyJournal
+from exchange.log.port import EventLog, TopicPartition
 from exchange.open import open_log, open_registry
 from exchange.settings import describe
 from schemas.lifecycle import PolicyState
-from schemas.manifests import AdapterManifest, OffsetRange
+from schemas.manifests import AdapterManifest
+from schemas.wire import LogRecord
+from tests.faults.parents import Here, Nursery, Parent
 from tests.faults.victims import Victim
 from tests.tiny_models import make_tiny_model
 from tests.unit.trainer.control.world import World
@@ -36,16 +38,24 @@ def seeded_world(folder: Path, comparisons: int = 48) -> World:
     return world
 
 
-def copied(world: World, folder: Path, *names: str) -> World:
+def copied(world: World, folder: Path) -> World:
     """The world's log and keys in another folder, with nothing trained yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or ("log.db", "keys.db"):
-        with (
-            closing(sqlite3.connect(world.folder / name)) as source,
-            closing(sqlite3.connect(folder / name)) as target,
-        ):
-            source.backup(target)
+    for name in ("log.db", "keys.db"):
+        _copy_database(world.folder / name, folder / name)
     return World(folder, world.model)
+
+
+def trainer_nursery() -> Nursery:
+    """A parent for trainers, and for servers without a model beside them."""
+    opened = ("exchange.log.sqlite", "exchange.keys.sqlite", "exchange.registry.files", "exchange.log.kafka")
+    learning = (
+        "trainer.main",
+        "tests.faults.doomed_trainer",
+        "transformers.models.llama.modeling_llama",
+        "pyarrow.parquet",
+    )
+    return Nursery("deploy.cli", "tests.faults.memory_server", *learning, *opened)
 
 
 @dataclass
@@ -56,6 +66,7 @@ class Trainer:
     name: str = "trainer"
     log: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parent: Parent = field(default_factory=Here)
     kills: int = field(default=0, init=False)
 
     def configured(self) -> TrainerSettings:
@@ -79,12 +90,12 @@ class Trainer:
 
     def start(self, *more: str) -> Victim:
         """`attune train`."""
-        return self._victim(["-m", "deploy.cli", "train", "-c", str(self.config), *more])
+        return self._victim("deploy.cli", ["train", "-c", str(self.config), *more])
 
     def dies_at(self, place: str, when: str, count: int, patience_s: float = 240.0) -> None:
         """Run a turn that dies at an exact moment; AssertionError where the moment did not come."""
-        arguments = ["-m", "tests.faults.doomed_trainer", str(self.config), place, when, str(count)]
-        with self._victim(arguments) as victim:
+        arguments = [str(self.config), place, when, str(count)]
+        with self._victim("tests.faults.doomed_trainer", arguments) as victim:
             code = victim.wait(patience_s)
             assert code == -9, f"{when} {place} never came; the trainer ended with {code}:\n{victim.tail()}"
             self.kills += 1
@@ -95,8 +106,9 @@ class Trainer:
             code = victim.wait(patience_s)
             assert code in (0, 3), f"the trainer ended with {code}:\n{victim.tail()}"
 
-    def _victim(self, arguments: list[str]) -> Victim:
-        return Victim(self.name, arguments, self.world.folder / f"{self.name}.log", {"OMP_NUM_THREADS": "1"})
+    def _victim(self, module: str, arguments: list[str]) -> Victim:
+        output = self.world.folder / f"{self.name}.log"
+        return Victim(self.name, module, arguments, output, {"OMP_NUM_THREADS": "1"}, self.parent)
 
     def state(self) -> PolicyState:
         """The policy by the journal."""
@@ -115,27 +127,33 @@ class Trainer:
 
 
 def uninterrupted(trainer: Trainer, work: Path) -> AdapterManifest:
-    """What comes of the same snapshot where nobody is killed, for a trainer on an embedded log."""
+    """What comes of the same snapshot where nobody is killed: on an embedded log, whatever the log was."""
     snapshot = open_registry(trainer.world.registry).snapshot(trainer.published().snapshot)
-    twin = copied(trainer.world, work)
-    cut_off(work / "log.db", snapshot.offsets)
-    again = Trainer(twin, "uninterrupted", settings=trainer.settings)
+    work.mkdir(parents=True)
+    _copy_database(trainer.world.folder / "keys.db", work / "keys.db")
+    again = Trainer(World(work, trainer.world.model), "uninterrupted", settings=trainer.settings)
+    with open_log(trainer.configured().log) as source, open_log(again.world.log) as target:
+        copy_until(source, target, {name: read.end for name, read in snapshot.offsets.items()})
     assert run_trainer(again.configured(), once=True) == 0
     return again.published()
 
 
-def cut_off(log: Path, offsets: Mapping[str, OffsetRange]) -> None:
-    """Let a copy of an embedded log end where a snapshot does, and forget its journal."""
-    with closing(sqlite3.connect(log)) as connection, connection:
-        ends = connection.execute("SELECT topic, partition FROM ends").fetchall()
-        for topic, partition in ends:
-            read = offsets.get(f"{topic}/{partition}")
-            end = 0 if read is None else read.end
-            where = (topic, partition, end)
-            connection.execute('DELETE FROM records WHERE topic = ? AND partition = ? AND "offset" >= ?', where)
-            connection.execute("UPDATE ends SET next_offset = ? WHERE topic = ? AND partition = ?", (end, *where[:2]))
+def copy_until(source: EventLog, target: EventLog, ends: Mapping[str, int]) -> None:
+    """Give an empty log what another one has before some offsets (`topic/partition` -> offset), at the same places."""
+    for name, end in ends.items():
+        topic, _, partition = name.rpartition("/")
+        place = TopicPartition(topic, int(partition))
+        reader = source.reader({place: 0})
+        try:
+            while (read := reader.positions()[place]) < end:
+                found = reader.poll(max_records=min(1000, end - read), timeout_s=2.0)
+                records = [LogRecord(topic, one.key, one.value, one.headers) for one in found]
+                stored = target.append(records)
+                assert [one.position for one in found] == stored, "another partition or a gap: not the same log"
+        finally:
+            reader.close()
 
 
-def forget(folder: Path) -> None:
-    """Remove what a scene needs no more."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as opened, closing(sqlite3.connect(target)) as copy:
+        opened.backup(copy)

@@ -1,15 +1,8 @@
-"""Processes that are there to be killed, and the care it takes: nothing dies here but what this module started.
-
-A victim leads a session and a process group of its own. Every signal first proves that its target is a child of this
-process that has not been reaped, so its number cannot be anybody else's by now. Knows nothing of what a victim does.
-"""
+"""Processes that are there to be killed. Knows output, memory and patience; `parents` knows the care with signals."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,72 +10,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.faults.parents import Here, Parent
+
 TAIL_LINES = 30
-
-
-class NotOurs(AssertionError):
-    """A signal was about to go to something that is not a living or unreaped victim of ours."""
-
-
-def own_group(pid: int) -> int:
-    """The process group that an unreaped child of this process leads.
-
-    Raises:
-        NotOurs: there is no such child any more, it leads no group of its own, or the group is init's or this one.
-    """
-    if pid <= 1:
-        raise NotOurs(f"{pid} is no victim")
-    try:
-        # WNOWAIT leaves even a dead child unreaped: as long as it is, the kernel gives its number to nobody else.
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        group = os.getpgid(pid)
-    except (ChildProcessError, ProcessLookupError) as error:
-        raise NotOurs(f"{pid} is no child of this process, or was reaped") from error
-    if group <= 1 or group != pid or group == os.getpgrp():
-        raise NotOurs(f"{pid} leads no process group of its own (it is in {group})")
-    return group
-
-
-def members(group: int) -> int:
-    """How many living processes there are in a process group."""
-    found = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                state, _, its_group = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
-                found += its_group == str(group) and state != "Z"
-    return found
 
 
 class Victim:
     """A running process with its output in a file. Leaves nothing behind when its context ends."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], output: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        output: Path,
+        environment: Mapping[str, str] | None = None,
+        parent: Parent | None = None,
     ) -> None:
-        """Run `python ARGUMENTS` with this interpreter; output is appended to `output`."""
+        """Run `python -m MODULE ARGUMENTS`; output is appended to `output`."""
         self.name = name
         self.output = output
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("ab") as written:
-            self._from = written.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=subprocess.STDOUT,
-                env=os.environ | (environment or {}),
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+        self._from = output.stat().st_size if output.exists() else 0
+        self._parent = parent or Here()
+        self.pid = self._parent.start(module, arguments, output, environment or {})
         self._peak_kb = 0
+        self._code: int | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, by itself or not; does not reap it."""
-        if self._process.returncode is not None:
-            return True
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        """Whether it has ended, by itself or not."""
+        return self._code is not None or self._parent.ended(self.pid)
 
     def said(self) -> str:
         """What this process has written so far."""
@@ -106,49 +64,33 @@ class Victim:
 
         Returns how many processes it left that were still there `leave_s` seconds later.
         """
-        group = own_group(self.pid)
         self.peak_mb()
-        os.kill(self.pid, signal.SIGKILL)
+        self._parent.signal(self.pid, signal.SIGKILL)
         self._gone(60.0)
         deadline = time.monotonic() + leave_s
-        while (left := members(group)) and time.monotonic() < deadline:
+        while (left := members(self.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        self.clear()
+        self._reap()
         return left
-
-    def pause(self) -> None:
-        """SIGSTOP to the whole group: it is there and does nothing."""
-        os.killpg(own_group(self.pid), signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.killpg(own_group(self.pid), signal.SIGCONT)
 
     def stop(self, patience_s: float = 60.0) -> int:
         """Ask it to end, kill it where that takes too long; returns its exit code."""
-        if self._process.returncode is not None:
-            return self._process.returncode
         if not self.ended:
             self.peak_mb()
-            os.kill(own_group(self.pid), signal.SIGTERM)
+            self._parent.signal(self.pid, signal.SIGTERM)
             with suppress(AssertionError):
                 self._gone(patience_s)
-        return self.clear()
+        return self._reap()
 
     def wait(self, patience_s: float) -> int:
         """The exit code once it has ended by itself; negative where a signal ended it."""
-        if self._process.returncode is None:
-            self._gone(patience_s)
-        return self.clear()
+        self._gone(patience_s)
+        return self._reap()
 
-    def clear(self) -> int:
-        """Kill whatever is left of its group, and reap it. Returns the exit code."""
-        if self._process.returncode is None:
-            # Before the leader is reaped: until then the group's number is surely its own.
-            with suppress(ProcessLookupError):
-                os.killpg(own_group(self.pid), signal.SIGKILL)
-            self._process.wait(60)
-        code: int = self._process.returncode
-        return code
+    def _reap(self) -> int:
+        if self._code is None:
+            self._code = self._parent.reap(self.pid)
+        return self._code
 
     def _gone(self, patience_s: float) -> None:
         deadline = time.monotonic() + patience_s
@@ -163,10 +105,18 @@ class Victim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.returncode is None:
-            with suppress(NotOurs):
-                os.killpg(own_group(self.pid), signal.SIGCONT)
-            self.stop(20.0)
+        self.stop(20.0)
+
+
+def members(group: int) -> int:
+    """How many living processes there are in a process group."""
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state, _, its_group = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+                found += its_group == str(group) and state != "Z"
+    return found
 
 
 def until(condition: Callable[[], object], what: str, patience_s: float = 120.0, pause_s: float = 0.05) -> None:
