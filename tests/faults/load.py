@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -166,43 +166,54 @@ class Load:
     def _excused(self, before: tuple[bool, int]) -> bool:
         return before[0] or self._moment() != before
 
+    def chat_once(self, question: str) -> str | None:
+        """Ask one question of one's own; the answer is rated as all others. What went wrong, or None."""
+        rng = random.Random(len(question))
+        with httpx.Client(base_url=self._server.url, timeout=60) as client:
+            return self._ask(client, rng, {"messages": [{"role": "user", "content": question}], "stream": False})
+
     def _chat(self, client: httpx.Client, rng: random.Random) -> None:
         while not self._no_more_chats.is_set():
-            user = f"user-{rng.randrange(40)}"
-            body = {
-                "model": "support",
-                "messages": [
-                    {"role": "user", "content": f"This is {user}. Where is my order {rng.randrange(10_000)}?"}
-                ],
-                "user": user,
-                "max_tokens": 48,
-                "stream": rng.random() < 0.25,
-                "top_p": 1.0,
-                "top_k": 0,
-            }
             before, began = self._moment(), time.monotonic()
-            try:
-                answer = client.post("/v1/chat/completions", json=body | self._body, headers=self._server.app())
-                wrong = _wrong(answer, streamed=bool(body["stream"]))
-            except httpx.TransportError as error:
-                wrong = type(error).__name__
-            took = time.monotonic() - began
-            if wrong is None:
-                completion = answer.headers["attune-completion-id"]
-                with self._lock:
-                    self.account.answered.add(completion)
-                    self.account.versions[int(answer.headers["attune-version"].rpartition("v")[2])] += 1
-                    self.account.slowest_s = max(self.account.slowest_s, took)
-                    self.account.said.add(completion)
-                self._handles.put((completion, answer.headers["attune-handle"], rng.randrange(10)))
-            elif self._excused(before):
+            wrong = self._ask(client, rng, self._body)
+            if wrong is not None and self._excused(before):
                 with self._lock:
                     self.account.broken += 1
                 time.sleep(0.2)
-            else:
+            elif wrong is not None:
                 with self._lock:
-                    self.account.failed.append(f"{wrong} after {took:.1f} s")
+                    self.account.failed.append(f"{wrong} after {time.monotonic() - began:.1f} s")
             self._no_more_chats.wait(rng.uniform(0, 2 * self._pause_s))
+
+    def _ask(self, client: httpx.Client, rng: random.Random, more: Mapping[str, Any]) -> str | None:
+        """Ask, and have the answer rated; what is wrong with it, or None where it came whole."""
+        user = f"user-{rng.randrange(40)}"
+        question = f"This is {user}. Where is my order {rng.randrange(10_000)}?"
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": question}],
+            "user": user,
+            "max_tokens": 48,
+            "stream": rng.random() < 0.25,
+            "top_p": 1.0,
+            "top_k": 0,
+            **more,
+        }
+        began = time.monotonic()
+        try:
+            answer = client.post("/v1/chat/completions", json=body, headers=self._server.app())
+        except httpx.TransportError as error:
+            return type(error).__name__
+        wrong = _wrong(answer, streamed=bool(body["stream"]))
+        if wrong is None:
+            completion = answer.headers["attune-completion-id"]
+            with self._lock:
+                self.account.answered.add(completion)
+                self.account.said.add(completion)
+                self.account.versions[int(answer.headers["attune-version"].rpartition("v")[2])] += 1
+                self.account.slowest_s = max(self.account.slowest_s, time.monotonic() - began)
+            self._handles.put((completion, answer.headers["attune-handle"], rng.randrange(10)))
+        return wrong
 
     def _rate(self, client: httpx.Client, rng: random.Random) -> None:
         while not self._quit.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.audit import Audit
@@ -53,13 +54,20 @@ class Outcome:
 
 
 def judged(
-    account: Account, audit: Audit, *, notes: list[str], peak_mb: float | None = None, all_answers: bool = False
+    account: Account,
+    audit: Audit,
+    *,
+    notes: Sequence[str],
+    peak_mb: float | None = None,
+    all_answers: bool = False,
+    may_be_unready: bool = False,
 ) -> Outcome:
     """An outcome by the rules that hold in every scene: nothing acknowledged is missing, nothing is counted twice, no
     chat fails on a living server, feedback is refused only in clear words, and readiness stays.
 
     Args:
         all_answers: whether every answer that reached a client must be on the log as well.
+        may_be_unready: whether readiness may be refused, as with a full spool.
     """
     faults: list[str] = []
     if audit.missing:
@@ -70,7 +78,7 @@ def judged(
         faults.append(f"{len(account.failed)} chats failed, e.g. {account.failed[0]}")
     if account.refused_badly:
         faults.append(f"{len(account.refused_badly)} words failed without a clear refusal: {account.refused_badly[0]}")
-    if account.unready:
+    if account.unready and not may_be_unready:
         faults.append(f"readiness was refused: {account.unready.most_common(2)}")
     if not audit.acknowledged:
         faults.append("nothing was acknowledged, so nothing is proven")
@@ -80,6 +88,9 @@ def judged(
     told.append(f"{audit.recorded:,} of {audit.answered:,} answers on the log")
     if audit.repeated:
         told.append(f"{audit.repeated} records came twice and count once")
+    if len(account.acknowledged_as) > 1:
+        ways = ", ".join(f"{count} {way}" for way, count in sorted(account.acknowledged_as.items()))
+        told.append(f"acknowledged: {ways}")
     if account.broken:
         told.append(f"{account.broken} chats broke off with the server")
     if account.refused:

@@ -208,7 +208,8 @@ def serve_nursery(modules: Sequence[str]) -> None:
                     answer = parent.ended(*words)
                 case "signal":
                     pid, number, group = words
-                    answer = parent.signal(pid, number, group=group)
+                    parent.signal(pid, number, group=group)
+                    answer = None
                 case _:
                     answer = parent.reap(*words)
             told = {"answer": answer}

@@ -10,14 +10,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.brokers.broker import start_broker
 from exchange.open import open_registry
 from tests.faults.audit import Audit, all_words, take_stock
 from tests.faults.load import Load
 from tests.faults.outcome import Outcome, judged
 from tests.faults.parents import Parent
 from tests.faults.serving import Server
-from tests.faults.training import Trainer, copied, seeded_world, trainer_nursery, uninterrupted
+from tests.faults.training import Trainer, WorldOn, copied, seeded_world, trainer_nursery, uninterrupted
 from tests.faults.victims import until
+from tests.tiny_models import make_tiny_model
 from tests.unit.trainer.control.world import World
 
 Moment = tuple[str, str, str, int]
@@ -25,6 +27,7 @@ Moment = tuple[str, str, str, int]
 
 COMMIT: Moment = ("judged, no number taken yet", "trainer.release.publish:Publisher.reserve", "before", 1)
 """Between training and commit."""
+ANNOUNCED: Moment = ("announced, no traffic yet", "trainer.release.publish:Publisher.start_canary", "before", 1)
 MOMENTS: tuple[Moment, ...] = (
     ("a batch is in the ledger, not committed", "trainer.intake.ledger:Ledger._bury", "before", 1),
     ("a batch is committed", "trainer.intake.ledger:Ledger.write", "after", 1),
@@ -39,7 +42,7 @@ MOMENTS: tuple[Moment, ...] = (
     ("a number is taken, not noted", "trainer.release.publish:Publisher.reserve", "after", 1),
     ("the adapter is in the registry by half", "exchange.registry.files:FilesystemRegistry._stage", "after", 2),
     ("the adapter is published, not announced", "trainer.release.publish:Publisher._announce", "before", 1),
-    ("announced, no traffic yet", "trainer.release.publish:Publisher.start_canary", "before", 1),
+    ANNOUNCED,
     ("the canary serves, the turn not ended", "trainer.state:StateDir.finish", "before", 1),
     ("the turn is half ended", "trainer.state:StateDir.drop_turn", "before", 1),
 )
@@ -118,6 +121,33 @@ def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: i
         same = _as_uninterrupted(trainer, home / "uninterrupted")
         audit = take_stock(server.log_url, account, home, trainer.ledger)
         return _Turn(judged(account, audit, notes=[same], peak_mb=server.peak_mb), seen, last_s)
+
+
+def killed_on_kafka(work: Path, moments: tuple[Moment, ...] = (MOMENTS[0], COMMIT, ANNOUNCED)) -> Outcome:
+    """A trainer that dies at some moments while a server on the same Kafka log has its load."""
+    home = work / "home"
+    with start_broker(work / "broker") as broker, trainer_nursery() as nursery:
+        kafka = f"kafka://{broker.bootstrap}"
+        with Server(home, log=kafka, parent=nursery) as server:
+            people = WorldOn(home, make_tiny_model(work / "model"), kafka)
+            people.talk(start_ms=0, comparisons=48, seed=1, prefix="a")
+            trainer = Trainer(people, parent=nursery)
+            with Load(server, chatters=2, raters=2, pause_s=0.15) as load:
+                with load.server_down():
+                    server.start()
+                    server.until_ready()
+                load.until_more(chats=10, words=10)
+                for _, place, when, count in moments:
+                    trainer.dies_at(place, when, count)
+                    load.until_more(chats=1, words=1)
+                trainer.finishes()
+                account = load.settle()
+                server.stop()
+        trainer.finishes()
+        same = _as_uninterrupted(trainer, work / "uninterrupted")
+        audit = take_stock(kafka, account, work, trainer.ledger)
+    notes = [f"{trainer.kills} kills: {', '.join(words for words, *_ in moments)}", same]
+    return judged(account, audit, notes=notes, peak_mb=server.peak_mb, all_answers=True)
 
 
 def two_trainers(work: Path, *, lease_s: float = 20.0) -> Outcome:

@@ -38,6 +38,18 @@ def seeded_world(folder: Path, comparisons: int = 48) -> World:
     return world
 
 
+class WorldOn(World):
+    """A world on a log of its own choice."""
+
+    def __init__(self, folder: Path, model: Path, log: str) -> None:
+        super().__init__(folder, model)
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log
+
+
 def copied(world: World, folder: Path) -> World:
     """The world's log and keys in another folder, with nothing trained yet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +76,12 @@ class Trainer:
 
     world: World
     name: str = "trainer"
-    log: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     parent: Parent = field(default_factory=Here)
     kills: int = field(default=0, init=False)
 
     def configured(self) -> TrainerSettings:
-        log = {} if self.log is None else {"log": self.log}
-        return self.world.settings(**TURN, **log, **{"state_dir": self.world.folder / self.name, **self.settings})
+        return self.world.settings(**TURN, **{"state_dir": self.world.folder / self.name, **self.settings})
 
     @property
     def config(self) -> Path:
@@ -112,7 +122,7 @@ class Trainer:
 
     def state(self) -> PolicyState:
         """The policy by the journal."""
-        with open_log(self.configured().log) as log, closing(PolicyJournal(log)) as journal:
+        with open_log(self.world.log) as log, closing(PolicyJournal(log)) as journal:
             journal.refresh()
             return journal.state("support")
 
@@ -120,7 +130,8 @@ class Trainer:
         """The one version made so far."""
         registry = open_registry(self.world.registry)
         versions = registry.versions("support")
-        assert len(versions) == 1, f"versions in the registry: {versions}"
+        made = {number: (one.stage, one.reason) for number, one in self.state().versions.items()}
+        assert len(versions) == 1, f"versions in the registry: {versions}, in the journal: {made}"
         manifest = registry.adapter("support", versions[0])
         registry.fetch_adapter("support", versions[0], self.world.folder / "fetched")  # every byte checked
         return manifest
@@ -132,7 +143,7 @@ def uninterrupted(trainer: Trainer, work: Path) -> AdapterManifest:
     work.mkdir(parents=True)
     _copy_database(trainer.world.folder / "keys.db", work / "keys.db")
     again = Trainer(World(work, trainer.world.model), "uninterrupted", settings=trainer.settings)
-    with open_log(trainer.configured().log) as source, open_log(again.world.log) as target:
+    with open_log(trainer.world.log) as source, open_log(again.world.log) as target:
         copy_until(source, target, {name: read.end for name, read in snapshot.offsets.items()})
     assert run_trainer(again.configured(), once=True) == 0
     return again.published()
