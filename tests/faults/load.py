@@ -76,7 +76,7 @@ class Load:
         self._handles: queue.Queue[tuple[str, str, int]] = queue.Queue()
         self._no_more_chats = threading.Event()
         self._quit = threading.Event()
-        self._down = False
+        self._down = True  # until it is started inside `server_down`
         self._epoch = 0
         self._errors: list[BaseException] = []
         self._chatters = [self._thread(self._chat, seed + number) for number in range(chatters)]

@@ -56,7 +56,7 @@ SCENES: tuple[Scene, ...] = (
         "crash",
         "trainer killed at exact moments",
         killed_at_each_moment,
-        partial(killed_at_each_moment, moments=(MOMENTS[0], COMMIT)),
+        partial(killed_at_each_moment, moments=(MOMENTS[0], COMMIT), endings=()),
     ),
     Scene(
         "crash",

@@ -6,6 +6,7 @@ Each ends with the adapter of a run that nobody interrupted: same snapshot, same
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,24 @@ MOMENTS: tuple[Moment, ...] = (
     ("a number is taken, not noted", "trainer.release.publish:Publisher.reserve", "after", 1),
     ("the adapter is in the registry by half", "exchange.registry.files:FilesystemRegistry._stage", "after", 2),
     ("the adapter is published, not announced", "trainer.release.publish:Publisher._announce", "before", 1),
+)
+"""Of one turn, in the order in which they come; after each of them the turn goes on to the next."""
+ENDINGS: tuple[Moment, ...] = (
     ANNOUNCED,
     ("the canary serves, the turn not ended", "trainer.state:StateDir.finish", "before", 1),
     ("the turn is half ended", "trainer.state:StateDir.drop_turn", "before", 1),
 )
+"""Moments after which there is nothing left to be made: each ends a copy of the turn."""
 
 
-def killed_at_each_moment(work: Path, moments: tuple[Moment, ...] = MOMENTS, world: World | None = None) -> Outcome:
+def killed_at_each_moment(
+    work: Path,
+    moments: tuple[Moment, ...] = MOMENTS,
+    endings: tuple[Moment, ...] = ENDINGS,
+    people: World | None = None,
+) -> Outcome:
     """One turn that dies at one moment after the other, going on each time where it stopped."""
-    world = copied(world or seeded_world(work), work / "victim")
+    world = copied(people or seeded_world(work), work / "victim")
     with trainer_nursery() as nursery:
         trainer = Trainer(world, parent=nursery)
         for _, place, when, count in moments:
@@ -59,9 +69,17 @@ def killed_at_each_moment(work: Path, moments: tuple[Moment, ...] = MOMENTS, wor
                 registry = work / "victim" / "registry" / "artifacts" / "adapters"
                 assert list(registry.glob(".staging-*")), "the adapter was to be there by half"
                 assert not open_registry(world.registry).versions("support"), "and not to be seen"
+        others = [shutil.copytree(world.folder, work / f"ending-{number}") for number in range(len(endings))]
         trainer.finishes()
-    same = _as_uninterrupted(trainer, work / "uninterrupted")
-    notes = [f"{trainer.kills} kills in one turn: {', '.join(words for words, *_ in moments)}", same]
+        same = _as_uninterrupted(trainer, work / "uninterrupted")
+        for folder, (words, place, when, count) in zip(others, endings, strict=True):
+            other = Trainer(World(folder, world.model), parent=nursery)
+            other.dies_at(place, when, count)
+            other.finishes()
+            assert other.published().digest == trainer.published().digest, f"killed when {words}: another adapter"
+            assert other.state().canary == trainer.state().canary
+    told = ", ".join(words for words, *_ in (*moments, *endings))
+    notes = [f"{len(moments) + len(endings)} kills: {told}", same]
     return _of_words(take_stock(world.log, all_words(world.log), work, trainer.ledger), notes)
 
 
