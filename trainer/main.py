@@ -21,6 +21,7 @@ from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
 from trainer.intake.ledger import Ledger
+from trainer.intake.report import IntakeReport
 from trainer.loop import Loop
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
@@ -67,8 +68,8 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     ledger = stack.enter_context(Ledger(state.path / "ledger.db", settings.policy))
     clerk = ErasureClerk(log, keys, settings.policy, state.holder())
     ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy, clerk)))
-    feeder = stack.enter_context(Feeder(ingest))
     metrics = TrainerMetrics()
+    feeder = stack.enter_context(Feeder(ingest, report=IntakeReport(ingest, metrics)))
     stack.enter_context(metrics.served(settings.metrics_port))
     count = lambda name, number: metrics.expired.labels(retention=name).inc(number)  # noqa: E731 a callback of one line
     stack.enter_context(Sweeper(settings.retention_days, ledger.expire, count))

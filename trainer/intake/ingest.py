@@ -8,19 +8,31 @@ reading goes on.
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from dataclasses import dataclass, field
 
 from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
 from schemas.errors import IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested
-from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, decode_event, header
 from trainer.intake.ledger import Batch, BeforeCommit, DeadLetter, Ledger
 from trainer.intake.rows import STORED
 
 log = logging.getLogger(__name__)
-_TOPICS = (COMPLETIONS.name, FEEDBACK.name, ERASURES.name)
+_TOPICS = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name)
 _OF_ALL_POLICIES = frozenset({ConsentChanged.wire_type(), ErasureRequested.wire_type()})
+
+
+@dataclass
+class Totals:
+    """What one `Ingest` has stored since it was opened, by topic."""
+
+    records: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    newest_ms: dict[str, int] = field(default_factory=dict)
+    """When the newest record that was read came to the log, ms since the epoch."""
 
 
 class Ingest:
@@ -40,6 +52,7 @@ class Ingest:
         self._ledger = ledger
         self._policy = policy
         self._before_commit = before_commit
+        self.totals = Totals()
         self._places = [TopicPartition(topic, number) for topic in _TOPICS for number in log.partitions(topic)]
         for place, offset in ledger.offsets().items():
             if offset > (end := log.end_offset(place)):
@@ -59,7 +72,8 @@ class Ingest:
         try:
             records = reader.poll(max_records=max_records, timeout_s=timeout_s)
             if records:
-                self._store(records)
+                dead = self._store(records)
+                self._count(records, dead)
             # Only now: a reader that stands behind a batch that the ledger does not have is not used again.
             self._reader = reader
         finally:
@@ -73,9 +87,15 @@ class Ingest:
         Raises:
             Unavailable: the log cannot be reached.
         """
+        return sum(self.unread().values())
+
+    def unread(self) -> dict[str, int]:
+        """The same by topic. Raises as `lag`."""
         self._reader = self._reader or self._open()
-        read = self._reader.positions()
-        return sum(max(0, self._log.end_offset(place) - read[place]) for place in self._places)
+        read, found = self._reader.positions(), dict.fromkeys(_TOPICS, 0)
+        for place in self._places:
+            found[place.topic] += max(0, self._log.end_offset(place) - read[place])
+        return found
 
     def close(self) -> None:
         if self._reader is not None:
@@ -85,7 +105,15 @@ class Ingest:
         known = self._ledger.offsets()
         return self._log.reader({place: known.get(place, 0) for place in self._places})
 
-    def _store(self, records: list[StoredRecord]) -> None:
+    def _count(self, records: list[StoredRecord], dead: list[StoredRecord]) -> None:
+        for record in records:
+            topic = record.position.topic
+            self.totals.records[topic] += 1
+            self.totals.newest_ms[topic] = max(record.timestamp_ms, self.totals.newest_ms.get(topic, 0))
+        self.totals.dead_letters.update(record.position.topic for record in dead)
+
+    def _store(self, records: list[StoredRecord]) -> list[StoredRecord]:
+        """Store a batch, all or nothing. Returns those that could not be read."""
         events: list[Event] = []
         dead: list[tuple[StoredRecord, str]] = []
         offsets: dict[TopicPartition, int] = {}
@@ -103,6 +131,7 @@ class Ingest:
             log.warning("%d records could not be read; the first: %s", len(dead), dead[0][1])
         letters = [DeadLetter(record.position, reason) for record, reason in dead]
         self._ledger.write(Batch(events=events, dead_letters=letters, offsets=offsets), self._before_commit)
+        return [record for record, _ in dead]
 
     def _is_foreign(self, record: StoredRecord) -> bool:
         subject, kind = header(record.headers, "ce_subject"), header(record.headers, "ce_type")
@@ -112,7 +141,8 @@ class Ingest:
 
     def _decode(self, record: StoredRecord) -> Event:
         event = decode_event(record.value, record.headers)
-        if not isinstance(event, STORED) or record.position.topic != event.TOPIC:
+        homes = (event.TOPIC, FEEDBACK.name) if isinstance(event, ConsentChanged) else (event.TOPIC,)  # as written once
+        if not isinstance(event, STORED) or record.position.topic not in homes:
             raise InvalidInput(f"{event.wire_type()} does not belong in {record.position.topic}", field="ce_type")
         if header(record.headers, "ce_subject") != event.policy:
             raise InvalidInput("ce_subject is not the policy in the body", field="ce_subject")

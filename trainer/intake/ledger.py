@@ -8,6 +8,7 @@ tombstones whichever comes first, the rows or the erasure. Knows events; knows n
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS events (
     completion_id TEXT, facts TEXT, content TEXT
 );
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject);
+CREATE INDEX IF NOT EXISTS erasures_by_subject ON events (subject, at) WHERE kind = 'erasure';
 CREATE TABLE IF NOT EXISTS offsets (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
@@ -236,19 +238,25 @@ class Ledger:
     def _bury(self, events: Iterable[Event]) -> Mapping[str, Buried]:
         """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
         buried: dict[str, Buried] = {}
-        for subject in {subject_of(event) for event in events}:
+        subjects = sorted({subject_of(event) for event in events})
+        # One question for all of them: few have been erased, and a batch may name a thousand people.
+        erased = self._connection.execute(
+            "SELECT subject, MAX(at) FROM events"
+            " WHERE kind = 'erasure' AND subject IN (SELECT value FROM json_each(?)) GROUP BY subject",
+            (json.dumps(subjects),),
+        ).fetchall()
+        for subject, at in erased:
             which = (
-                "WHERE subject = ? AND facts IS NOT NULL"
+                "WHERE subject = ? AND facts IS NOT NULL AND at <= ?"
                 " AND kind IN ('completion', 'feedback', 'imported', 'displayed')"
-                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')"
             )
-            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, subject)).fetchall()  # noqa: S608
+            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, at)).fetchall()  # noqa: S608
             if rows:
                 sealed = (Sealed.model_validate_json(content) for (content,) in rows if content is not None)
                 buried[subject] = Buried(len(rows), frozenset(one.key_id for one in sealed))
                 self._connection.execute(
                     f"UPDATE events SET facts = NULL, content = NULL {which}",  # noqa: S608
-                    (subject, subject),
+                    (subject, at),
                 )
         return buried
 
