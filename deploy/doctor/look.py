@@ -52,6 +52,12 @@ class _ReadOnly:
     def partitions(self, topic: str) -> tuple[int, ...]:
         return self._log.partitions(topic)
 
+    def identity(self, topic: str) -> str:
+        return self._log.identity(topic)
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        return self._log.start_offset(partition)
+
     def end_offset(self, partition: TopicPartition) -> int:
         return self._log.end_offset(partition)
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from exchange.log.checks import MAX_RECORD_BYTES
-from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, LogReplaced, StoredRecord, TopicPartition
 from schemas.base import now_ms
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, FEEDBACK, POLICY
@@ -88,6 +88,19 @@ def test_positions_count_up_from_the_end_offset(log: EventLog) -> None:
     positions = log.append([record("p", str(n), POLICY.name) for n in range(3)])
     assert [position.offset for position in positions] == [end, end + 1, end + 2]
     assert log.end_offset(place) == end + 3
+
+
+def test_a_topic_has_a_name_of_its_own_and_a_start(log: EventLog) -> None:
+    names = {topic: log.identity(topic) for topic in (COMPLETIONS.name, POLICY.name)}
+    assert len(set(names.values())) == 2
+    assert log.identity(POLICY.name) == names[POLICY.name] != ""
+    (place, end) = next(iter(ends(log, POLICY.name).items()))
+    log.append([record("p", "one", POLICY.name)])
+    assert 0 <= log.start_offset(place) <= end
+    with pytest.raises(InvalidInput):
+        log.identity("attune.typo")
+    with pytest.raises(InvalidInput):
+        log.start_offset(TopicPartition(POLICY.name, 7))
 
 
 def test_reading_starts_at_the_given_offset_and_covers_only_what_was_assigned(log: EventLog) -> None:
@@ -208,3 +221,13 @@ def test_a_closed_reader_says_so(log: EventLog) -> None:
     reader.close()
     with pytest.raises(Unavailable):
         reader.poll()
+
+
+def test_a_reader_beyond_the_end_is_told_that_the_log_is_another(log: EventLog) -> None:
+    place, end = next(iter(ends(log, POLICY.name).items()))
+    reader = log.reader({place: end + 5})
+    for _ in range(2):
+        with pytest.raises(LogReplaced, match="another one than before") as raised:
+            read(reader, 0)
+        assert (raised.value.partition, raised.value.wanted) == (place, end + 5)
+    reader.close()
