@@ -67,7 +67,18 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     journal = stack.enter_context(closing(PolicyJournal(log, source="attune/trainer")))
     ledger = stack.enter_context(Ledger(state.path / "ledger.db", settings.policy))
     clerk = ErasureClerk(log, keys, settings.policy, state.holder())
-    ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy, clerk)))
+    ingest = stack.enter_context(
+        closing(
+            Ingest(
+                log,
+                ledger,
+                settings.policy,
+                clerk,
+                on_records_lost=settings.on_records_lost,
+                on_log_replaced=settings.on_log_replaced,
+            )
+        )
+    )
     metrics = TrainerMetrics()
     feeder = stack.enter_context(Feeder(ingest, report=IntakeReport(ingest, metrics)))
     stack.enter_context(metrics.served(settings.metrics_port))

@@ -38,6 +38,12 @@ class TrainerMetrics:
             ["topic"],
             registry=self.registry,
         )
+        self._lost = Counter(
+            "attune_trainer_records_lost",
+            "Records that the log deleted before they were read, and reading went on without",
+            ["topic"],
+            registry=self.registry,
+        )
         self.log_reachable = Gauge(
             "attune_trainer_log_reachable", "1 while the log can be read", registry=self.registry
         )
@@ -98,10 +104,11 @@ class TrainerMetrics:
             for reason in Reason:
                 self._excluded.labels(item=item, reason=str(reason)).set(excluded.get(str(reason), 0))
 
-    def read(self, topic: str, records: int, dead_letters: int) -> None:
-        """Records of a topic were read."""
+    def read(self, topic: str, records: int, dead_letters: int, lost: int) -> None:
+        """Records of a topic were read, or could not be any more."""
         self._read.labels(topic=topic).inc(records)
         self._dead.labels(topic=topic).inc(dead_letters)
+        self._lost.labels(topic=topic).inc(lost)
 
     def lag(self, lags: Mapping[str, Lag]) -> None:
         """How far reading is behind, by topic."""

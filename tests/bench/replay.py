@@ -4,8 +4,8 @@ A real Kafka broker holds completions (60 prompt tokens, 40 answer tokens, seale
 20,000 people. For each size a process of its own reads that many of them from the start with the trainer's own ingest
 into a fresh ledger on disk. `ours` is events a second at the larger size, `theirs` the same consumer without a ledger:
 records polled and dropped. Memory is the process's high-water mark of resident memory, and must not grow with the
-log. On a machine that others load too, `per_cpu_second` says what was spent, whoever else ran. Prints one JSON object as
-its last line.
+log. On a machine that others load too, `per_cpu_second` says what was spent, whoever else ran. Prints one JSON object
+as its last line.
 """
 
 from __future__ import annotations

@@ -84,5 +84,6 @@ class Feeder:
                 self._report(False)
                 self._quit.wait(self._retry_s)
             except AttuneError as error:
+                log.error("reading the log has stopped: %s", error)
                 self._error = error
                 return

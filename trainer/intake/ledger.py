@@ -11,9 +11,8 @@ import fcntl
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -21,6 +20,7 @@ from exchange.log.port import Position, TopicPartition
 from schemas.errors import ConfigError
 from schemas.event import Event
 from schemas.sealed import Sealed
+from trainer.intake.batch import Batch, BeforeCommit, Buried, DeadLetter, Gap
 from trainer.intake.facts import Known
 from trainer.intake.rows import FACTS, row_of, subject_of
 
@@ -41,38 +41,12 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS expired (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, first_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition, first_offset)
+) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A record that could not be read, and why."""
-
-    position: Position
-    reason: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What some records came to, and where reading goes on after them."""
-
-    events: Sequence[Event]
-    dead_letters: Sequence[DeadLetter]
-    offsets: Mapping[TopicPartition, int]
-    """The next offset to read, by partition."""
-
-
-@dataclass(frozen=True)
-class Buried:
-    """The rows of one person that a batch made tombstones of."""
-
-    rows: int
-    key_ids: frozenset[str]
-    """Keys that had sealed their content."""
-
-
-BeforeCommit = Callable[[Sequence[Event], Mapping[str, Buried]], None]
-"""Told of a batch's events and of whom it buried, by subject, inside the transaction."""
 
 
 class Ledger:
@@ -142,6 +116,10 @@ class Ledger:
             self._connection.executemany(
                 "INSERT INTO offsets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(place.topic, place.partition, offset) for place, offset in batch.offsets.items()],
+            )
+            self._connection.executemany(
+                "INSERT INTO lost VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(gap.partition.topic, gap.partition.partition, gap.first, gap.next) for gap in batch.gaps],
             )
             if before_commit is not None:
                 before_commit(batch.events, buried)
@@ -219,6 +197,27 @@ class Ledger:
         with self._lock:
             rows = self._connection.execute("SELECT * FROM dead_letters ORDER BY 1, 2, 3").fetchall()
         return [DeadLetter(Position(topic, partition, offset), reason) for topic, partition, offset, reason in rows]
+
+    def gaps(self) -> list[Gap]:
+        """What the log deleted before it was read, by place."""
+        with self._lock:
+            rows = self._connection.execute("SELECT * FROM lost ORDER BY 1, 2, 3").fetchall()
+        return [Gap(TopicPartition(topic, partition), first, after) for topic, partition, first, after in rows]
+
+    def identities(self) -> dict[str, str]:
+        """The names of the topics that the offsets are of, as `EventLog.identity` gave them."""
+        with self._lock:
+            return dict(self._connection.execute("SELECT topic, identity FROM topics").fetchall())
+
+    def identify(self, identities: Mapping[str, str]) -> None:
+        """Say which topics the offsets are of."""
+        with self._lock, self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO topics VALUES (?, ?)", identities.items())
+
+    def forget(self, topic: str) -> None:
+        """Read a topic anew. Rows stay: an event that comes again is the same by its id."""
+        with self._lock, self._transaction():
+            self._connection.execute("DELETE FROM offsets WHERE topic = ?", (topic,))
 
     def close(self) -> None:
         with self._lock:

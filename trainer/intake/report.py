@@ -36,11 +36,11 @@ class IntakeReport:
         if not reachable:
             return
         totals, told = self.ingest.totals, self._told
-        for topic in totals.records:
+        for topic in totals.records.keys() | totals.lost.keys():
             records = totals.records[topic] - told.records[topic]
             dead = totals.dead_letters[topic] - told.dead_letters[topic]
-            self.metrics.read(topic, records, dead)
-        self._told = Totals(totals.records.copy(), totals.dead_letters.copy())
+            self.metrics.read(topic, records, dead, totals.lost[topic] - told.lost[topic])
+        self._told = Totals(totals.records.copy(), totals.dead_letters.copy(), totals.lost.copy())
         now = self.clock()
         if self._looked is None or now - self._looked >= EVERY_S:
             self._looked = now
