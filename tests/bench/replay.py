@@ -21,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from deploy.kafka import start_broker
+from deploy.brokers.broker import start_broker
 from exchange.log.port import TopicPartition
 from exchange.open import open_log
 from schemas.topics import COMPLETIONS, FEEDBACK
