@@ -3,7 +3,8 @@
 acks=all with the idempotent producer: what `append` returned is on every in-sync replica, once, in order within its
 partition. Readers take partitions and offsets explicitly; there is no consumer group, because offsets are stored with
 the results they produced. Differences from the other logs: a `poll` without a timeout gives what was prefetched, and a
-reader whose broker is away gives empty lists until it is back (`end_offset` raises).
+reader whose broker is away gives empty lists until it is back (`end_offset` raises); RecordsLost and LogReplaced are
+not raised yet: an offset that is gone reads on from the oldest that is left.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 
 from exchange.log.checks import MAX_RECORD_BYTES, check_records, topic_named
-from exchange.log.port import LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition
+from exchange.log.port import Position, StoredRecord, TopicPartition
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import TOPICS, Topic
 from schemas.wire import LogRecord
@@ -110,7 +111,7 @@ class KafkaLog:
         for partition in offsets:
             self._check(partition)
         self._require_open()
-        return KafkaReader(self, self._connection, offsets)
+        return KafkaReader(self._connection, offsets)
 
     def close(self) -> None:
         if not self._closed:
@@ -157,8 +158,7 @@ class KafkaLog:
 class KafkaReader:
     """A `LogReader` of a Kafka log, on connections of its own."""
 
-    def __init__(self, log: KafkaLog, connection: Mapping[str, Any], offsets: Mapping[TopicPartition, int]) -> None:
-        self._log = log
+    def __init__(self, connection: Mapping[str, Any], offsets: Mapping[TopicPartition, int]) -> None:
         self._servers = connection["bootstrap_servers"]
         self._places = {KafkaPartition(place.topic, place.partition): place for place in offsets}
         self._closed = False
@@ -167,13 +167,13 @@ class KafkaReader:
                 **connection,
                 group_id=None,
                 enable_auto_commit=False,
-                auto_offset_reset="none",
+                auto_offset_reset="earliest",
                 allow_auto_create_topics=False,
                 fetch_max_wait_ms=100,
             )
             self._consumer.assign(list(self._places))
             for kafka_place, place in self._places.items():
-                self._consumer.seek(kafka_place, offsets[place] or log.start_offset(place))
+                self._consumer.seek(kafka_place, offsets[place])
 
     def poll(self, *, max_records: int = 1000, timeout_s: float = 0.0) -> list[StoredRecord]:
         if self._closed:
@@ -181,12 +181,7 @@ class KafkaReader:
         if not self._places:
             return []
         with _translated(self._servers):
-            try:
-                batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-            except kafka_errors.OffsetOutOfRangeError as error:
-                for kafka_place, wanted in error.args[0].items():
-                    self._raise_loss(self._places[kafka_place], wanted)
-                raise
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         return [
             StoredRecord(
                 Position(record.topic, record.partition, record.offset),
@@ -198,14 +193,6 @@ class KafkaReader:
             for batch in batches.values()
             for record in batch
         ]
-
-    def _raise_loss(self, place: TopicPartition, wanted: int) -> None:
-        """Say why no record lies at `wanted`, which is out of range."""
-        oldest, end = self._log.start_offset(place), self._log.end_offset(place)
-        if wanted < oldest:
-            raise RecordsLost(place, wanted=wanted, oldest=oldest)
-        if wanted > end:
-            raise LogReplaced(place, wanted=wanted, why=f"it ends at {end}")
 
     def positions(self) -> Mapping[TopicPartition, int]:
         with _translated(self._servers):
