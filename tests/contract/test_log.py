@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from exchange.log.checks import MAX_RECORD_BYTES
-from exchange.log.port import EventLog, LogReader, LogReplaced, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
 from schemas.base import now_ms
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, FEEDBACK, POLICY
@@ -221,13 +221,3 @@ def test_a_closed_reader_says_so(log: EventLog) -> None:
     reader.close()
     with pytest.raises(Unavailable):
         reader.poll()
-
-
-def test_a_reader_beyond_the_end_is_told_that_the_log_is_another(log: EventLog) -> None:
-    place, end = next(iter(ends(log, POLICY.name).items()))
-    reader = log.reader({place: end + 5})
-    for _ in range(2):
-        with pytest.raises(LogReplaced, match="another one than before") as raised:
-            read(reader, 0)
-        assert (raised.value.partition, raised.value.wanted) == (place, end + 5)
-    reader.close()
