@@ -61,8 +61,9 @@ def _come_and_go(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="Kafka at"):
         log.append([record("lost")])
-    with pytest.raises(Unavailable):
-        log.end_offset(JOURNAL)
+    for ask in (log.end_offset, log.start_offset, lambda place: log.identity(place.topic)):
+        with pytest.raises(Unavailable):
+            ask(JOURNAL)
     assert reader.poll(timeout_s=0.1) == []
     late = KafkaLog([f"127.0.0.1:{port}"], PATIENT)
     logs.append(late)

@@ -91,3 +91,6 @@ class Clients:
             raise InvalidInput(f"Kafka refused a record: {error}", field="value") from error
         except (kafka_errors.KafkaError, OSError) as error:
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
+        except RuntimeError as error:  # what a client says that was closed by another thread meanwhile
+            self.require_open()
+            raise Unavailable(f"{self.where} cannot be used: {error}") from error
