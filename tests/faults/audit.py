@@ -62,13 +62,16 @@ def events_on(log: EventLog, *topics: str) -> Iterator[Event]:
         reader.close()
 
 
-def take_stock(log_url: str, account: Account, work: Path, ledger: Path | None = None) -> Audit:
+def take_stock(
+    log_url: str, account: Account, work: Path, ledger: Path | None = None, registry: str | None = None
+) -> Audit:
     """Count. The server must have stopped, or nothing more may be on its way.
 
     Args:
         ledger: the database of a trainer that has read the whole log and ended; default: one made now, in `work`.
+        registry: beside which records lie that are too large for the log.
     """
-    with open_log(log_url) as log:
+    with open_log(log_url, registry=registry) as log:
         on_log: Counter[str] = Counter()
         for event in events_on(log, FEEDBACK.name, COMPLETIONS.name):
             if isinstance(event, FeedbackReceived | CompletionRecorded):

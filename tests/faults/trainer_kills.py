@@ -201,9 +201,11 @@ def _as_uninterrupted(trainer: Trainer, work: Path) -> str:
     """Compare with the run that nobody interrupted; AssertionError where the adapter differs."""
     found = trainer.published()
     expected = uninterrupted(trainer, work)
-    assert found.snapshot == expected.snapshot, "another snapshot was cut from the same log"
-    assert found.digest == expected.digest, "another adapter came of the same snapshot"
+    assert found.digest == expected.digest, "another adapter came of the same events"
     assert trainer.state().canary == found.version
+    if trainer.world.log.startswith("kafka:"):  # a snapshot names its offsets, and an embedded log has others
+        return f"adapter as uninterrupted ({found.digest[:12]})"
+    assert found.snapshot == expected.snapshot, "another snapshot was cut from the same log"
     return f"snapshot and adapter as uninterrupted ({found.digest[:12]})"
 
 
