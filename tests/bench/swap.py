@@ -57,7 +57,7 @@ def publish(server: RunningServer, model: Path, adapter: Path) -> None:
         base_fingerprint=base_fingerprint(model),
         chat_template_hash=chat_template_hash(model),
         rank=8,
-        target_modules=("q_proj",),
+        target_modules=tuple(json.loads((adapter / "adapter_config.json").read_text())["target_modules"]),
         snapshot="0" * 64,
         reward_model="1" * 64,
         gates=GateReport(results=()),
