@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from exchange.log.port import EventLog, TopicPartition
@@ -47,6 +47,10 @@ class Audit:
         """AssertionError where an acknowledged word is missing or counted twice."""
         assert not self.missing, f"{len(self.missing)} acknowledged words are missing, e.g. {self.missing[:3]}"
         assert not self.doubled, f"{len(self.doubled)} words are counted twice, e.g. {self.doubled[:3]}"
+
+    def __add__(self, other: Audit) -> Audit:
+        """Both counts, of different logs."""
+        return Audit(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
 def events_on(log: EventLog, *topics: str) -> Iterator[Event]:
