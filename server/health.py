@@ -1,5 +1,8 @@
 """Whether this process is alive, and whether it may take traffic; /livez and /readyz.
 
+With the event log away a replica is ready as long as its spool has room: chats do not need the log, and feedback is
+safe in the spool. /readyz tells how both stand.
+
 Busy replicas are judged by the tokens they make. An idle one is asked to make one, by a single background probe: a
 probe per check would queue behind the load and evict busy replicas.
 """
@@ -9,10 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from exchange.log.appender import Appender
+from schemas.base import now_ms
 from schemas.errors import AttuneError
 from server.control.follower import JournalFollower
 from server.control.swap import Swapper
@@ -23,13 +30,14 @@ log = logging.getLogger(__name__)
 
 
 class Health:
-    """Looks at the engine, the swapper and the follower. `drain` makes this replica unready for good."""
+    """Looks at the engine, the swapper, the follower and the appender. `draining` makes it unready for good."""
 
     def __init__(
         self,
         engine: Engine,
         swapper: Swapper,
         follower: JournalFollower,
+        appender: Appender,
         metrics: ServerMetrics,
         *,
         idle_s: float,
@@ -38,6 +46,7 @@ class Health:
         self._engine = engine
         self._swapper = swapper
         self._follower = follower
+        self._appender = appender
         self._metrics = metrics
         self._idle_s = idle_s
         self._probe_timeout_s = probe_timeout_s
@@ -54,6 +63,8 @@ class Health:
             return "the policy journal is not followed any more"
         if not self._swapper.alive:
             return "versions are not loaded any more"
+        if not self._appender.alive:
+            return "events are not brought to the log any more"
         return None
 
     def unready(self) -> str | None:
@@ -64,7 +75,22 @@ class Health:
             return why
         if not self._swapper.settled:
             return "a stable version or canary is not loaded yet"
+        state = self._appender.state()
+        if state.away_since is not None and not state.has_room:
+            return "the event log is away and the spool has no room"
         return self._no_progress()
+
+    def log_state(self) -> dict[str, object]:
+        """How the way to the event log stands: its state, bytes that wait, and ages in seconds. Never waits."""
+        state, now = self._appender.state(), now_ms()
+        return {
+            "log": "ok" if state.away_since is None else "away",
+            "log_away_seconds": _age(state.away_since, now),
+            "journal": "followed" if self._follower.reachable else "away",
+            "queue_bytes": state.queue_bytes,
+            "spool_bytes": state.spool_bytes,
+            "spool_oldest_seconds": _age(state.spool_oldest_at, now),
+        }
 
     async def close(self) -> None:
         """End a probe that is under way."""
@@ -105,10 +131,14 @@ def health_router(health: Health, metrics: ServerMetrics) -> APIRouter:
     async def readyz() -> Response:
         why = health.unready()
         metrics.ready(why is None)
-        return _answer(why)
+        return _answer(why, health.log_state())
 
     return router
 
 
-def _answer(why: str | None) -> JSONResponse:
-    return JSONResponse({"status": why or "ok"}, status_code=200 if why is None else 503)
+def _age(moment: int | None, now: int) -> float | None:
+    return None if moment is None else round(max(0, now - moment) / 1000, 1)
+
+
+def _answer(why: str | None, more: Mapping[str, object] = MappingProxyType({})) -> JSONResponse:
+    return JSONResponse({"status": why or "ok", **more}, status_code=200 if why is None else 503)
