@@ -25,6 +25,7 @@ from server.control.follower import JournalFollower
 from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.request.consents import ConsentBook
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Health:
         swapper: Swapper,
         follower: JournalFollower,
         appender: Appender,
+        consents: ConsentBook,
         metrics: ServerMetrics,
         *,
         idle_s: float,
@@ -47,6 +49,7 @@ class Health:
         self._swapper = swapper
         self._follower = follower
         self._appender = appender
+        self._consents = consents
         self._metrics = metrics
         self._idle_s = idle_s
         self._probe_timeout_s = probe_timeout_s
@@ -61,6 +64,8 @@ class Health:
             return "the engine has died"
         if not self._follower.alive:
             return "the policy journal is not followed any more"
+        if not self._consents.alive:
+            return "changes of consent are not followed any more"
         if not self._swapper.alive:
             return "versions are not loaded any more"
         if not self._appender.alive:
