@@ -32,12 +32,13 @@ from server.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 EngineOpener = Callable[[EngineSettings], AbstractAsyncContextManager[Engine]]
+
 ERASURES_RETRY_S = 10.0
 LOOK_S = 1.0
+"""Seconds between two looks at whether the process must end because a part of it died."""
 KEEP_ALIVE_S = 75
 """Longer than HTTP clients and proxies keep an idle connection: whoever closes first must be the one who sends, or a
 request now and then meets a connection that is just being closed."""
-"""Seconds between two looks at whether the process must end because a part of it died."""
 
 
 class _HttpServer(uvicorn.Server):
@@ -48,15 +49,18 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run_server(settings: ServerSettings, open_engine: EngineOpener | None = None) -> int:
+def run_server(settings: ServerSettings, engine: EngineOpener | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a drain, 1 where a part of the server died.
 
-    A second signal ends the requests that are still in flight. `open_engine` is vLLM unless given. Raises AttuneError
-    where the server cannot start; an event log that is away is no reason.
+    A second signal ends the requests that are still in flight. Raises AttuneError where the server cannot start; an
+    event log that is away is no reason.
+
+    Args:
+        engine: opens the engine; default: vLLM.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts, stop as for Ctrl-C
     try:
-        return asyncio.run(_serve(settings, open_engine or _vllm))
+        return asyncio.run(_serve(settings, engine or _open_vllm))
     except KeyboardInterrupt:
         log.info("stopped before it served")
         return 130
@@ -64,7 +68,7 @@ def run_server(settings: ServerSettings, open_engine: EngineOpener | None = None
         signal.signal(signal.SIGTERM, before)
 
 
-def _vllm(settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
+def _open_vllm(settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
     from server.engine.build import open_engine  # loads vLLM, which takes seconds: not before it is needed
 
     return open_engine(settings)
@@ -76,7 +80,8 @@ async def _serve(settings: ServerSettings, open_engine: EngineOpener) -> int:
         # The port first: that it is taken should show before a model is loaded.
         listener = opened.enter_context(bound_socket(section.host, section.port))
         api_keys = KeyFile(section.api_keys)
-        event_log = opened.enter_context(await asyncio.to_thread(open_log, section.log))
+        opening = partial(open_log, section.log, kafka=settings.kafka, registry=section.registry)
+        event_log = opened.enter_context(await asyncio.to_thread(opening))
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)

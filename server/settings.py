@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
@@ -178,6 +179,7 @@ class ServerSettings(TomlSettings):
         default_factory=SpoolSection, description="where events wait on disk while the log is away"
     )
     swap: SwapSection = Field(default_factory=SwapSection, description="how versions are loaded, checked and let go")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     health: HealthSection = Field(default_factory=HealthSection, description="when this replica may take traffic")
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from exchange.log.dead_letters import DeadLetters
 from exchange.log.line import Line, NotKept, Stored, Waiting
-from exchange.log.port import EventLog, Position
+from exchange.log.port import EventLog, Position, RecordsRefused
 from exchange.log.spool import Spool
 from exchange.log.tally import Tally
 from schemas.errors import AttuneError, InvalidInput, Unavailable
@@ -179,10 +179,14 @@ class Sender:
             return [], None
         try:
             return list(self._log.append(records)), None
+        except RecordsRefused as error:
+            for record, outcome in zip(records, error.outcomes, strict=True):
+                if isinstance(outcome, InvalidInput):
+                    self._bury(record, outcome, origin)
+            return list(error.outcomes), None
         except InvalidInput as error:
             if len(records) == 1:
-                self._tally.failed("refused")
-                self._tally.buried(self._letters.bury(records[0], error, origin))
+                self._bury(records[0], error, origin)
                 return [error], None
         except AttuneError as error:
             self._tally.failed("unavailable")
@@ -191,8 +195,7 @@ class Sender:
             log.exception("the event log failed in a way it should not")
             self._tally.failed("fault")
             return [], Unavailable(f"the event log failed: {type(error).__name__}")
-        # One bad record must not take its neighbours down. Those already written are written again: readers count an
-        # event id once.
+        # The log took none of them. One bad record must not take its neighbours down.
         outcomes: list[Outcome] = []
         for record in records:
             one, error_of_log = self._deliver([record], origin)
@@ -200,6 +203,10 @@ class Sender:
             if error_of_log is not None:
                 return outcomes, error_of_log
         return outcomes, None
+
+    def _bury(self, record: LogRecord, error: InvalidInput, origin: str) -> None:
+        self._tally.failed("refused")
+        self._tally.buried(self._letters.bury(record, error, origin))
 
 
 def given_up(waiting: Sequence[Waiting]) -> list[tuple[Waiting, AttuneError]]:

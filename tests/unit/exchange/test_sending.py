@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -331,3 +331,23 @@ async def test_append_from_an_event_loop_says_where_it_is_safe(log: FlakyLog, tm
         await asyncio.to_thread(until, lambda: appender.flush(1))
         assert (await appender.append(record("word"))).durable == "log"
         assert await asyncio.to_thread(appender.close)
+
+
+def test_a_log_that_says_which_record_it_refuses_is_given_nothing_twice(tmp_path: Path) -> None:
+    class Telling(FlakyLog):
+        def append(self, records: Sequence[LogRecord]) -> list[Position]:
+            bad = InvalidInput("the broker will never take it")
+            outcomes = [bad if one.value == b"poison" and one.topic != DEAD_LETTER.name else None for one in records]
+            stored = iter(super().append([one for one, out in zip(records, outcomes, strict=True) if out is None]))
+            if any(outcomes):
+                raise RecordsRefused([out or next(stored) for out in outcomes])
+            return list(stored)
+
+    log = Telling()
+    with Spool(tmp_path) as spool:
+        spool.append([record("a"), record("poison"), record("b")])
+        appender = Appender(log, spool=spool)
+        until(lambda: appender.flush(1))
+        assert values(log) == ["a", "b"]
+        assert values(log, DEAD_LETTER.name) == ["poison"]
+        assert appender.close()
