@@ -9,6 +9,7 @@ configured one by one, so a boolean is a thumb where the settings name its metri
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -86,7 +87,7 @@ async def metric_word(deps: RequestPath, raw: Mapping[str, Any], key: ApiKey | N
             remedy="Send the handle that came with the answer, or ask an operator for a key made with --by-id.",
         )
     try:
-        body = MetricBody.model_validate(raw)
+        body = MetricBody.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise invalid_body(error) from error
     said = _said(body, deps.thumbs_metrics)
