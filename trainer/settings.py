@@ -12,10 +12,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings
+from trainer.intake.ingest import Answer
 from trainer.joining.eligibility import MAX_VERSIONS_BEHIND
 from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
 from trainer.release.promotion import PromotionSettings
@@ -78,6 +80,15 @@ class TrainerSettings(TomlSettings):
     lease_s: float = Field(
         default=60.0, gt=0, description="seconds after which another trainer may take over from one that is gone"
     )
+    on_records_lost: Answer = Field(
+        default="stop",
+        description="where the log deleted records before they were read: `stop`, or `continue` without them, counted",
+    )
+    on_log_replaced: Answer = Field(
+        default="stop",
+        description="where the log is not the one that the ledger was read from: `stop`, or `continue` and read the "
+        "new one from its start, with the ledger kept",
+    )
     retention_days: RetentionDays = Field(
         default_factory=dict,
         description="days that rows of each retention class stay in the ledger, e.g. `{ standard = 90 }`; classes not "
@@ -87,6 +98,7 @@ class TrainerSettings(TomlSettings):
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"
     )
 
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     feedback: FeedbackSection = Field(default_factory=FeedbackSection, description="which labels count, and how many")
     lora: LoraSettings = Field(default_factory=LoraSettings, description="shape of every adapter")
     reward_model: RewardConfig = Field(default_factory=RewardConfig, description="training of the reward model")

@@ -8,6 +8,7 @@ pause, because on two cores whatever answering takes is lost to the trainer.
 import asyncio
 import random
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from deploy.demo.users import User, Verdict, make_users
 from deploy.demo.verdicts import Verdicts
 
 REQUEST_TIMEOUT_S = 60.0
+_EAGER = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,19 @@ class Traffic:
     """How the population talks.
 
     Attributes:
-        url: the server's root, without `/v1`.
+        urls: the servers' roots, without `/v1`; seats are dealt to them in turn.
         preferences: who the people are, and what their gold is.
         shuffled: their verdicts are dealt at random, each kind by itself.
         seats: people talking at any moment.
         comparison_share: of the questions that are put as a blinded comparison of two answers.
         stream_share: of the chats that are streamed.
         pause_s: mean seconds between a person's questions.
+        eager_until: pieces of feedback until which they pause a quarter as long, since nothing is learnt before.
         domain_language: hold answers against the domain's wording (off for other models than the demo's own).
         with_article: send what a model that does not know the domain needs.
     """
 
-    url: str
+    urls: tuple[str, ...]
     api_key: str = field(repr=False)
     preferences: Preferences = field(default_factory=lambda: shipped("mixed"))
     shuffled: bool = False
@@ -50,6 +53,7 @@ class Traffic:
     comparison_share: float = 0.5
     stream_share: float = 0.25
     pause_s: float = 1.0
+    eager_until: int = 0
     max_tokens: int = 120
     temperature: float = 1.0
     seed: int = 0
@@ -75,21 +79,20 @@ class Population:
         traffic = self.traffic
         rng = random.Random(traffic.seed)
         people = make_users(traffic.people, traffic.seed, traffic.preferences.tastes)
-        async with (
-            AsyncOpenAI(
-                base_url=f"{traffic.url}/v1", api_key=traffic.api_key, max_retries=0, timeout=REQUEST_TIMEOUT_S
-            ) as chat,
-            httpx.AsyncClient(
-                base_url=traffic.url,
-                headers={"Authorization": f"Bearer {traffic.api_key}"},
-                timeout=REQUEST_TIMEOUT_S,
-            ) as http,
-            asyncio.TaskGroup() as seats,
-        ):
+        async with AsyncExitStack() as clients, asyncio.TaskGroup() as seats:
+            doors = [await self._door(url, clients) for url in traffic.urls]
             for number in range(traffic.seats):
                 own = random.Random(rng.random())
+                chat, http = doors[number % len(doors)]
                 seat = _Seat(traffic, self.ledger, self.verdicts, chat, http, own, people, user_questions(own))
                 seats.create_task(seat.talk(stop), name=f"seat-{number}")
+
+    async def _door(self, url: str, clients: AsyncExitStack) -> tuple[AsyncOpenAI, httpx.AsyncClient]:
+        """Clients of one server."""
+        key = self.traffic.api_key
+        chat = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_S)
+        http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_TIMEOUT_S)
+        return await clients.enter_async_context(chat), await clients.enter_async_context(http)
 
 
 @dataclass
@@ -115,7 +118,9 @@ class _Seat:
                 await self._compare(user, question)
             else:
                 await self._ask(user, question)
-            await asyncio.sleep(self.rng.expovariate(1 / self.traffic.pause_s))
+            eager = len(self.ledger.feedback_ids) < self.traffic.eager_until
+            mean = self.traffic.pause_s * (_EAGER if eager else 1)
+            await asyncio.sleep(self.rng.expovariate(1 / mean))
         await asyncio.gather(*self.pending)
 
     async def _ask(self, user: User, question: Question) -> None:

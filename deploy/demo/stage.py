@@ -11,7 +11,7 @@ from deploy.demo.evaluate import Examinee
 from deploy.demo.population import Traffic
 from deploy.demo.preferences import Preferences
 from deploy.demo.processes import Child
-from deploy.demo.workplace import MAX_ANSWER_TOKENS, POLICY, Workplace
+from deploy.demo.workplace import FIRST_WORDS, MAX_ANSWER_TOKENS, POLICY, Workplace
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Stage:
     """
 
     place: Workplace
-    server: Child
+    servers: tuple[Child, ...]
     trainer: Child
     model: str
     tiny: bool
@@ -33,6 +33,11 @@ class Stage:
     preferences: Preferences
     shuffled: bool
     start_once: Callable[[Path], Child]
+
+    def check_servers(self) -> None:
+        """Raises Unavailable where a server has ended."""
+        for server in self.servers:
+            server.check()
 
     def examinee(self) -> Examinee:
         """How the exam asks and weighs."""
@@ -49,13 +54,14 @@ class Stage:
     def traffic(self) -> Traffic:
         """How the users ask and judge."""
         return Traffic(
-            self.place.url,
+            self.place.urls,
             self.place.users,
             preferences=self.preferences,
             shuffled=self.shuffled,
             model=POLICY,
             max_tokens=MAX_ANSWER_TOKENS,
             seed=self.seed,
+            eager_until=FIRST_WORDS,
             domain_language=self.tiny,
             with_article=not self.tiny,
         )
