@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, FiniteFloat, StringConstraints, ValidationError
 
 from exchange.reading.completions import CompletionFacts
 from schemas.base import Body, Id, Slug, now_ms
@@ -45,7 +45,7 @@ class MetricBody(Body):
     """POST /v1/feedback as TensorZero's clients send it."""
 
     metric_name: Slug
-    value: bool | float | str | list[dict[str, Any]]
+    value: bool | FiniteFloat | str | list[dict[str, Any]]
     inference_id: Id | None = None
     episode_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
     tags: dict[Annotated[str, StringConstraints(max_length=128)], Annotated[str, StringConstraints(max_length=512)]] = (
