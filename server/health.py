@@ -12,22 +12,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from exchange.log.appender import Appender
+from schemas.answers import ProcessStatus, Readiness
 from schemas.base import now_ms
 from schemas.errors import AttuneError
 from server.control.follower import JournalFollower
 from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.openapi import described
 from server.request.consents import ConsentBook
 
 log = logging.getLogger(__name__)
+
+OK = "ok"
 
 
 class Health:
@@ -85,17 +87,18 @@ class Health:
             return "the event log is away and the spool has no room"
         return self._no_progress()
 
-    def log_state(self) -> dict[str, object]:
-        """How the way to the event log stands: its state, bytes that wait, and ages in seconds. Never waits."""
-        state, now = self._appender.state(), now_ms()
-        return {
-            "log": "ok" if state.away_since is None else "away",
-            "log_away_seconds": _age(state.away_since, now),
-            "journal": "followed" if self._follower.reachable else "away",
-            "queue_bytes": state.queue_bytes,
-            "spool_bytes": state.spool_bytes,
-            "spool_oldest_seconds": _age(state.spool_oldest_at, now),
-        }
+    def readiness(self) -> Readiness:
+        """Whether this replica may take traffic, and how its way to the event log stands. Never waits."""
+        why, state, now = self.unready(), self._appender.state(), now_ms()
+        return Readiness(
+            status=why or OK,
+            log="ok" if state.away_since is None else "away",
+            log_away_seconds=_age(state.away_since, now),
+            journal="followed" if self._follower.reachable else "away",
+            queue_bytes=state.queue_bytes,
+            spool_bytes=state.spool_bytes,
+            spool_oldest_seconds=_age(state.spool_oldest_at, now),
+        )
 
     async def close(self) -> None:
         """End a probe that is under way."""
@@ -126,17 +129,18 @@ class Health:
 
 def health_router(health: Health, metrics: ServerMetrics) -> APIRouter:
     """GET /livez and /readyz: 200 or 503, with the reason in `status`."""
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
+    alive, ready = {200: ProcessStatus, 503: ProcessStatus}, {200: Readiness, 503: Readiness}
 
-    @router.get("/livez", tags=["health"], summary="Whether the process must be restarted")
+    @router.get("/livez", **described("Whether the process must be restarted", alive))
     async def livez() -> Response:
-        return _answer(health.dead())
+        return _answer(ProcessStatus(status=health.dead() or OK))
 
-    @router.get("/readyz", tags=["health"], summary="Whether this replica may take traffic")
+    @router.get("/readyz", **described("Whether this replica may take traffic", ready))
     async def readyz() -> Response:
-        why = health.unready()
-        metrics.ready(why is None)
-        return _answer(why, health.log_state())
+        told = health.readiness()
+        metrics.ready(told.status == OK)
+        return _answer(told)
 
     return router
 
@@ -145,5 +149,5 @@ def _age(moment: int | None, now: int) -> float | None:
     return None if moment is None else round(max(0, now - moment) / 1000, 1)
 
 
-def _answer(why: str | None, more: Mapping[str, object] = MappingProxyType({})) -> JSONResponse:
-    return JSONResponse({"status": why or "ok", **more}, status_code=200 if why is None else 503)
+def _answer(told: ProcessStatus) -> JSONResponse:
+    return JSONResponse(told.model_dump(), status_code=200 if told.status == OK else 503)

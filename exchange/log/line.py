@@ -7,8 +7,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -111,19 +112,23 @@ class Line:
 
     def keep(self, done: Sequence[tuple[Waiting, Stored]]) -> None:
         """Tell who waits that their records are safe. Call without `lock`."""
-        self._forget([waiting for waiting, _ in done])
-        for waiting, stored in done:
-            waiting.future.set_result(stored)
+        with self._leaving([waiting for waiting, _ in done]):
+            for waiting, stored in done:
+                waiting.future.set_result(stored)
 
     def refuse(self, failed: Sequence[tuple[Waiting, AttuneError]]) -> None:
         """Tell who waits that their records are not kept. Call without `lock`."""
-        self._forget([waiting for waiting, _ in failed])
-        for waiting, error in failed:
-            waiting.future.set_exception(_own(error))
+        with self._leaving([waiting for waiting, _ in failed]):
+            for waiting, error in failed:
+                waiting.future.set_exception(_own(error))
 
-    def _forget(self, answered: Sequence[Waiting]) -> None:
+    @contextmanager
+    def _leaving(self, answered: Sequence[Waiting]) -> Iterator[None]:
+        """Make room before they are told, and count them as settled once they know."""
         with self.lock:
             self.pending_bytes -= sum(waiting.size for waiting in answered)
+        yield
+        with self.lock:
             self.pending -= len(answered)
             self.settled.notify_all()
 

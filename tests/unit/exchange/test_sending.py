@@ -16,7 +16,7 @@ from exchange.log.appender import Appender
 from exchange.log.frames import Frame, scan
 from exchange.log.line import NotKept
 from exchange.log.memory import MemoryLog
-from exchange.log.port import TopicPartition
+from exchange.log.port import Position, RecordsRefused, TopicPartition
 from exchange.log.spool import Spool
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
