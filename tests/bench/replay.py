@@ -112,8 +112,8 @@ def fill(bootstrap: str, events: int) -> tuple[float, int]:
     """Write made-up events; returns the seconds and the bytes that took. By librdkafka: reading is what is measured."""
     began, size = time.monotonic(), 0
     failed: list[object] = []
-    with open_log(f"kafka://{bootstrap}"):
-        pass  # the topics are there now
+    with open_log(f"kafka://{bootstrap}") as log:
+        log.partitions(COMPLETIONS.name)  # makes the topics, where this log still has to
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,

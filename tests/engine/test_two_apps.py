@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def apps(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 
 def joined(apps: Apps, engine_server: EngineServer) -> Joined:
     known = apps.ledger.known()
-    settled = known.__class__(**{**vars(known), "watermark": known.watermark + 2 * WINDOW_MS})
+    settled = replace(known, watermark=known.watermark + 2 * WINDOW_MS)
     return join(settled, Scope(engine_server.engine.base_fingerprint, 0), WINDOW_MS)
 
 
