@@ -175,6 +175,24 @@ async def test_an_answer_is_no_comparison_and_a_comparison_no_answer(world: Worl
     assert len(world.feedback()) == before
 
 
+async def test_a_comparison_cannot_speak_of_another(world: World) -> None:
+    """Neither by a part of another's handle, nor by naming a candidate that it has not."""
+    one, two = [(await world.chat(path="/v1/comparisons", k=k)).json()["handle"] for k in (2, 3)]
+    world.settle()
+    before = len(world.feedback())
+    size = len(one.rpartition(".")[0]) + 1
+    for cut in (size + 16, len(one) // 2, len(one) - 22):
+        await refused(world, one[:cut] + two[cut:], "handle_forged")
+    for body in (
+        {"kind": "comparison", "winner": 2},
+        {"kind": "ranking", "order": [[2], [0, 1]]},
+        {"kind": "comparison", "winner": 0, "comparison_id": "cmp_1"},
+    ):
+        answer = await world.post("/v1/feedback", {"handle": one, **body}, key=None)
+        assert answer.status_code == 400, answer.text
+    assert len(world.feedback()) == before
+
+
 async def test_a_handle_said_again_counts_once(world: World) -> None:
     """A replay of the very same request is no attack: it is stored under the same id."""
     body = {"handle": await handle_of(world), **THUMB, "idempotency_key": "click-1"}
