@@ -154,6 +154,7 @@ async def test_an_erasure_is_read_as_strictly_as_the_rest(server: Whole) -> None
         await refused(server, ERASURES, body)
     for wrong in ({"user": ""}, {"user": "a", "session": "b"}, {"user": "a", "rebuild": "yes"}, {"subject": "a b"}):
         await refused(server, ERASURES, wrong)
+    assert (await refused(server, ERASURES, {}))["message"] == "name exactly one of user, session and subject"
 
 
 async def test_nothing_is_unpacked(server: Whole) -> None:

@@ -42,6 +42,7 @@ async def refused(world: World, handle: Any, *codes: str, key: str | None = None
         error = answer.json()["error"]
         assert error["param"] == "handle", error
         assert error["code"] in codes, error
+        assert (error["type"] == "permission_error") == (answer.status_code == 403), error
         assert error["message"]
     assert len(world.feedback()) == before
 
