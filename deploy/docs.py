@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry
@@ -121,7 +121,7 @@ def settings_page() -> str:
 
 def openapi_page() -> str:
     """The description of the API, as GET /openapi.json gives it."""
-    with tempfile.TemporaryDirectory() as name:
+    with TemporaryDirectory() as name:
         folder = Path(name)
         settings = ServerSettings.model_validate(
             {
@@ -135,6 +135,7 @@ def openapi_page() -> str:
         application = build_app(settings, parts)
         application.recorder.close()
         application.appender.close()
+        application.spool.close()
         return json.dumps(application.app.openapi(), indent=1) + "\n"
 
 
