@@ -16,6 +16,7 @@ from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
+from schemas.completion import ConsentLevel
 from server.engine.settings import EngineSettings
 
 __all__ = ["ServerSettings", "describe", "load_settings"]
@@ -101,6 +102,11 @@ class ChatSection(_Section):
         description="root of handle keys, pseudonyms and the routing salt, the same on all replicas; "
         "default: made once and kept in data_dir",
     )
+    unread_consents: ConsentLevel = Field(
+        default=ConsentLevel.NONE,
+        description="the most that is kept of named people by a replica that has never been able to read who withdrew, "
+        "because the log has been away since its first start; `train` keeps to what requests and keys say",
+    )
     exploration_share: float = Field(
         default=0.0,
         ge=0,
@@ -129,7 +135,7 @@ class SpoolSection(_Section):
 
     max_bytes: int = Field(
         default=2**30,
-        ge=2**20,
+        ge=2**16,
         description="cap in bytes; when it is reached the oldest are kept, feedback is refused with 503 and "
         "completions are dropped (these at nine tenths of it already), while chats go on",
     )
