@@ -64,7 +64,7 @@ async def _serve(settings: ServerSettings) -> int:
         # The port first: that it is taken should show before a model is loaded.
         listener = opened.enter_context(bound_socket(section.host, section.port))
         api_keys = KeyFile(section.api_keys)
-        event_log = opened.enter_context(open_log(section.log))
+        event_log = opened.enter_context(open_log(section.log, kafka=settings.kafka, registry=section.registry))
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)

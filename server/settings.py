@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
@@ -160,6 +161,7 @@ class ServerSettings(TomlSettings):
     engine: EngineSection = Field(description="vLLM, which runs inside the server")
     chat: ChatSection = Field(default_factory=ChatSection, description="how requests are answered and recorded")
     swap: SwapSection = Field(default_factory=SwapSection, description="how versions are loaded, checked and let go")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     health: HealthSection = Field(default_factory=HealthSection, description="when this replica may take traffic")
 
     @model_validator(mode="after")

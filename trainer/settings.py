@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
@@ -87,6 +88,7 @@ class TrainerSettings(TomlSettings):
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"
     )
 
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     feedback: FeedbackSection = Field(default_factory=FeedbackSection, description="which labels count, and how many")
     lora: LoraSettings = Field(default_factory=LoraSettings, description="shape of every adapter")
     reward_model: RewardConfig = Field(default_factory=RewardConfig, description="training of the reward model")

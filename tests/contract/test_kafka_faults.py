@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.brokers.broker import Broker, start_broker
+from exchange.log.kafka.log import KafkaLog
 from exchange.log.port import TopicPartition
 from schemas.errors import Unavailable
 from schemas.topics import COMPLETIONS, POLICY, TOPICS
@@ -36,8 +37,6 @@ def test_processes_that_open_an_empty_broker_at_once_and_one_that_is_away(
 
 
 def _come_and_go(tmp_path: Path) -> None:
-    from exchange.log.kafka import KafkaLog  # after the fixture, which imports it under its own filter of warnings
-
     logs: list[KafkaLog] = []
     with start_broker(tmp_path / "broker") as broker:
         port = int(broker.bootstrap.split(":")[1])
