@@ -12,7 +12,8 @@ from schemas.access import ACCESS, TRAINER_GROUPS, Role
 from schemas.topics import TOPICS
 
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_PRINCIPALS: dict[Role, str] = {"server": "attune-server", "trainer": "attune-trainer"}
+PRINCIPALS: dict[Role, str] = {"server": "attune-server", "trainer": "attune-trainer"}
+"""The names that the docs give to both processes."""
 
 
 def kafka_page(page: str) -> str:
@@ -50,7 +51,7 @@ def acl_commands(role: Role) -> list[str]:
         groups[operations].append(topic)
     start = (
         f"kafka-acls.sh --bootstrap-server HOST:PORT --command-config admin.properties --add --force \\\n  "
-        f"--allow-principal User:{_PRINCIPALS[role]}"
+        f"--allow-principal User:{PRINCIPALS[role]}"
     )
     commands = [
         f"{start} {' '.join(f'--operation {one}' for one in operations)} \\\n  "

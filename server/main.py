@@ -16,6 +16,7 @@ from functools import partial
 
 import uvicorn
 
+from exchange.log.port import require_configured
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
 from exchange.privacy.retention import Sweeper, expire_log
@@ -65,6 +66,7 @@ async def _serve(settings: ServerSettings) -> int:
         listener = opened.enter_context(bound_socket(section.host, section.port))
         api_keys = KeyFile(section.api_keys)
         event_log = opened.enter_context(open_log(section.log, kafka=settings.kafka, registry=section.registry))
+        require_configured(event_log)
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)

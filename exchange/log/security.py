@@ -117,7 +117,7 @@ def python_options(settings: SecuritySettings) -> dict[str, Any]:
 
 def librdkafka_options(settings: SecuritySettings) -> dict[str, str]:
     """What clients built on librdkafka (confluent-kafka, kcat) take. Raises ConfigError as `python_options` does."""
-    options = {"security.protocol": settings.security_protocol}
+    options: dict[str, str] = {"security.protocol": settings.security_protocol}
     if settings.encrypted:
         _tls(settings)  # for its errors, which name the setting
         files = {

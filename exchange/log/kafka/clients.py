@@ -16,6 +16,8 @@ from kafka.net.compat import KafkaNetClient
 
 from exchange.log.kafka.lazy import Lazy
 from exchange.log.kafka.settings import KafkaSettings
+from exchange.log.port import LogMisconfigured
+from exchange.log.security import python_options
 from schemas.errors import InvalidInput, Unavailable
 
 _RECONNECT_MS = 1_000
@@ -26,6 +28,15 @@ PERMANENT = (
     kafka_errors.InvalidTimestampError,
 )
 """What a broker says of a record that it will never take. (A corrupt batch is not one: the way there did that.)"""
+
+_REFUSED = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+)
+"""What brokers say to credentials that they do not take, and to what a principal may not do."""
 
 T = TypeVar("T")
 
@@ -44,6 +55,7 @@ class Clients:
         """A client of that kind (KafkaProducer, KafkaConsumer), connected. Raises Unavailable."""
         self.require_open()
         settings = self.settings
+        security = python_options(settings)
         inner: list[Any] = []
 
         def connection(**its_options: Any) -> Any:
@@ -58,6 +70,7 @@ class Clients:
                     request_timeout_ms=round(settings.request_seconds * 1000),
                     reconnect_backoff_max_ms=_RECONNECT_MS,
                     kafka_client=connection,
+                    **security,
                     **options,
                 )
             except BaseException:
@@ -89,5 +102,28 @@ class Clients:
             yield
         except PERMANENT as error:
             raise InvalidInput(f"Kafka refused a record: {error}", field="value") from error
+        except _REFUSED as error:
+            raise _misconfigured(self.where, self.settings, error) from error
         except (kafka_errors.KafkaError, OSError) as error:
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
+
+
+def _misconfigured(where: str, settings: KafkaSettings, error: Exception) -> LogMisconfigured:
+    """What a refusal means, by the setting that is at fault; never the secret."""
+    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+        return LogMisconfigured(
+            f"{where} refuses the credentials of {settings.username!r} ({settings.sasl_mechanism})",
+            field="kafka.password",
+            remedy="Check kafka.username and kafka.password (or password_file), and that the brokers know them.",
+        )
+    if isinstance(error, kafka_errors.UnsupportedSaslMechanismError):
+        return LogMisconfigured(
+            f"{where} does not take {settings.sasl_mechanism}",
+            field="kafka.sasl_mechanism",
+            remedy="Set kafka.sasl_mechanism to one that the brokers' listener offers.",
+        )
+    return LogMisconfigured(
+        f"{where} does not let {settings.username or 'this process'} do that: {type(error).__name__}: {error}",
+        field="kafka.username",
+        remedy="docs/kafka.md has the permissions that server and trainer need.",
+    )

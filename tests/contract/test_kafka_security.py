@@ -1,0 +1,164 @@
+"""Against a broker that demands TLS and credentials: who gets in, what others are told, and what each may do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from deploy.brokers.secure import ADMIN, SecureBroker
+from deploy.topic_tables import PRINCIPALS
+from exchange.log.port import EventLog, LogMisconfigured, TopicPartition, require_configured
+from exchange.open import open_log
+from schemas.access import ACCESS, TRAINER_GROUPS, Role
+from schemas.errors import ConfigError
+from schemas.topics import COMPLETIONS, DEAD_LETTER, FEEDBACK, POLICY, TOPICS
+from schemas.wire import LogRecord
+
+pytestmark = pytest.mark.kafka
+
+
+def settings(broker: SecureBroker, user: str, *, mechanism: str = "SCRAM-SHA-512", **more: Any) -> Any:
+    from exchange.log.kafka.settings import KafkaSettings
+
+    values = {
+        "security_protocol": "SASL_SSL",
+        "ca_file": broker.certificates.ca,
+        "sasl_mechanism": mechanism,
+        "username": user,
+        "password": broker.passwords.get(user, "unknown"),
+        "auto_create_topics": False,
+        "request_seconds": 5.0,
+        "delivery_seconds": 10.0,
+    }
+    return KafkaSettings(**{**values, **more})
+
+
+def opened(broker: SecureBroker, user: str, **more: Any) -> EventLog:
+    return open_log(f"kafka://{broker.bootstrap}", kafka=settings(broker, user, **more))
+
+
+@contextmanager
+def asking(broker: SecureBroker, user: str) -> Iterator[Callable[[Callable[[Any], Any]], Any]]:
+    """What a principal gets from the admin API."""
+    from exchange.log.kafka.clients import Clients
+
+    with closing(Clients([broker.bootstrap], settings(broker, user))) as clients:
+        yield clients.ask
+
+
+@pytest.fixture(scope="module")
+def prepared(kafka_secure: SecureBroker) -> SecureBroker:
+    """The broker with topics and the permissions of the table."""
+    from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
+
+    def acl(user: str, operation: str, pattern: Any) -> Any:
+        name = "".join(f"_{letter}" if letter.isupper() else letter for letter in operation).strip("_").upper()
+        return ACL(f"User:{user}", "*", ACLOperation[name], ACLPermissionType.ALLOW, pattern)
+
+    rules = [
+        acl(PRINCIPALS[role], operation, ResourcePattern(ResourceType.TOPIC, topic))
+        for role, topics in ACCESS.items()
+        for topic, operations in topics.items()
+        for operation in operations
+    ]
+    groups = ResourcePattern(ResourceType.GROUP, TRAINER_GROUPS, ACLResourcePatternType.PREFIXED)
+    rules.append(acl(PRINCIPALS["trainer"], "Read", groups))
+    with opened(kafka_secure, ADMIN, auto_create_topics=True) as log:
+        assert len(log.partitions(POLICY.name)) == 1
+    with asking(kafka_secure, ADMIN) as ask:
+        answer = ask(lambda admin: admin.create_acls(rules))
+        assert (len(answer["succeeded"]), answer["failed"]) == (len(rules), [])
+    return kafka_secure
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_the_right_password_gets_in(prepared: SecureBroker, mechanism: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with opened(prepared, "attune-server", mechanism=mechanism) as log:
+        require_configured(log)
+        (place,) = log.append([LogRecord(POLICY.name, b"k", mechanism.encode())])
+        with closing(log.reader({TopicPartition(POLICY.name, 0): place.offset})) as reader:
+            assert [stored.value for stored in reader.poll(timeout_s=10.0)] == [mechanism.encode()]
+    assert prepared.passwords["attune-server"] not in caplog.text
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_a_wrong_password_is_named_and_not_shown(
+    prepared: SecureBroker, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = "not-the-password"
+    with (
+        opened(prepared, "attune-server", mechanism=mechanism, password=wrong) as log,
+        pytest.raises(LogMisconfigured, match=r"kafka\.password") as refused,
+    ):
+        require_configured(log)
+    assert refused.value.field == "kafka.password"
+    shown = f"{refused.value} {refused.value.__cause__!r} {caplog.text}"
+    assert "'attune-server'" in shown
+    assert wrong not in shown
+
+
+def test_a_broker_of_another_authority_is_refused(prepared: SecureBroker, tmp_path: Any) -> None:
+    from deploy.brokers.certificates import make_certificates
+
+    other = make_certificates(tmp_path, "other")
+    with (
+        opened(prepared, "attune-server", ca_file=other.ca) as log,
+        pytest.raises(LogMisconfigured, match=r"kafka\.ca_file"),
+    ):
+        require_configured(log)
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
+    for url in ("kafka://attune:hunter2@127.0.0.1:9092", "kafkas://attune:hunter2@127.0.0.1:9092"):
+        with pytest.raises(ConfigError) as refused:
+            open_log(url)
+        assert "hunter2" not in str(refused.value)
+
+
+def outcome(action: Callable[[], Any]) -> str:
+    """`done`, or `denied` where the broker says that this principal may not."""
+    from kafka import errors
+
+    denied = (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError)
+    try:
+        action()
+    except (*denied, errors.GroupAuthorizationFailedError):
+        return "denied"
+    except LogMisconfigured as error:
+        return "denied" if error.field == "kafka.username" else str(error)
+    return "done"
+
+
+@pytest.mark.parametrize("role", list(ACCESS))
+def test_a_role_may_do_what_the_table_says_and_nothing_more(prepared: SecureBroker, role: Role) -> None:
+    user = PRINCIPALS[role]
+    with opened(prepared, user) as log, asking(prepared, user) as ask:
+        require_configured(log)  # sees all topics and their settings
+        for name in TOPICS:
+            allowed = ACCESS[role][name]
+            place = TopicPartition(name, 0)
+            assert log.end_offset(place) >= 0
+            assert outcome(lambda name=name: log.append([LogRecord(name, b"k", b"v")])) == (
+                "done" if "Write" in allowed else "denied"
+            ), name
+            assert outcome(lambda place=place: _read(log, place)) == ("done" if "Read" in allowed else "denied"), name
+        offsets = {TopicPartition(COMPLETIONS.name, 0): 0}
+        noted = outcome(lambda: log.note_offsets(f"{TRAINER_GROUPS}support", offsets))
+        assert noted == ("done" if role == "trainer" else "denied")
+        assert outcome(lambda: ask(lambda admin: admin.delete_topics([FEEDBACK.name]))) == "denied"
+        assert outcome(lambda: ask(lambda admin: admin.create_topics({"attune.more": {}}))) == "denied"
+        assert outcome(lambda: ask(lambda admin: admin.create_partitions({FEEDBACK.name: 12}))) == "denied"
+    with opened(prepared, ADMIN) as log:
+        assert len(log.partitions(FEEDBACK.name)) == FEEDBACK.partitions
+        assert log.end_offset(TopicPartition(DEAD_LETTER.name, 0)) > 0
+
+
+def _read(log: EventLog, place: TopicPartition) -> None:
+    with closing(log.reader({place: 0})) as reader:
+        reader.poll(timeout_s=0.5)
