@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 
 from exchange.log.kafka.lazy import Lazy
+from exchange.log.kafka.refusals import REFUSALS, connection, is_tls_fault, misconfigured, refusal
 from exchange.log.kafka.settings import KafkaSettings
-from exchange.log.port import LogMisconfigured
 from exchange.log.security import python_options
 from schemas.errors import InvalidInput, Unavailable
 
@@ -28,15 +27,6 @@ PERMANENT = (
     kafka_errors.InvalidTimestampError,
 )
 """What a broker says of a record that it will never take. (A corrupt batch is not one: the way there did that.)"""
-
-_REFUSED = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-)
-"""What brokers say to credentials that they do not take, and to what a principal may not do."""
 
 T = TypeVar("T")
 
@@ -52,14 +42,19 @@ class Clients:
         self._closed = False
 
     def make(self, kind: Callable[..., T], **options: Any) -> T:
-        """A client of that kind (KafkaProducer, KafkaConsumer), connected. Raises Unavailable."""
+        """A client of that kind (KafkaProducer, KafkaConsumer), connected.
+
+        Raises:
+            Unavailable: no broker answers; LogMisconfigured where they refuse this process.
+            ConfigError: a file that the settings name cannot be used.
+        """
         self.require_open()
         settings = self.settings
         security = python_options(settings)
         inner: list[Any] = []
 
-        def connection(**its_options: Any) -> Any:
-            inner.append(KafkaNetClient(**its_options))
+        def connecting(**its_options: Any) -> Any:
+            inner.append(connection(**its_options))
             return inner[-1]
 
         with self.translated():
@@ -69,13 +64,16 @@ class Clients:
                     bootstrap_timeout_ms=round(settings.connect_seconds * 1000),
                     request_timeout_ms=round(settings.request_seconds * 1000),
                     reconnect_backoff_max_ms=_RECONNECT_MS,
-                    kafka_client=connection,
+                    kafka_client=connecting,
                     **security,
                     **options,
                 )
-            except BaseException:
+            except BaseException as error:
+                refused = [why for one in inner if (why := refusal(one)) is not None]
                 for one in inner:
                     one.close()
+                if refused and isinstance(error, kafka_errors.KafkaError):
+                    raise refused[0] from None
                 raise
 
     def ask(self, question: Callable[[Any], T]) -> T:
@@ -102,28 +100,12 @@ class Clients:
             yield
         except PERMANENT as error:
             raise InvalidInput(f"Kafka refused a record: {error}", field="value") from error
-        except _REFUSED as error:
-            raise _misconfigured(self.where, self.settings, error) from error
+        except REFUSALS as error:
+            raise misconfigured(self.where, self.settings, error) from error
         except (kafka_errors.KafkaError, OSError) as error:
+            if is_tls_fault(error):
+                raise misconfigured(self.where, self.settings, error) from error
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
-
-
-def _misconfigured(where: str, settings: KafkaSettings, error: Exception) -> LogMisconfigured:
-    """What a refusal means, by the setting that is at fault; never the secret."""
-    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
-        return LogMisconfigured(
-            f"{where} refuses the credentials of {settings.username!r} ({settings.sasl_mechanism})",
-            field="kafka.password",
-            remedy="Check kafka.username and kafka.password (or password_file), and that the brokers know them.",
-        )
-    if isinstance(error, kafka_errors.UnsupportedSaslMechanismError):
-        return LogMisconfigured(
-            f"{where} does not take {settings.sasl_mechanism}",
-            field="kafka.sasl_mechanism",
-            remedy="Set kafka.sasl_mechanism to one that the brokers' listener offers.",
-        )
-    return LogMisconfigured(
-        f"{where} does not let {settings.username or 'this process'} do that: {type(error).__name__}: {error}",
-        field="kafka.username",
-        remedy="docs/kafka.md has the permissions that server and trainer need.",
-    )
+        except RuntimeError as error:  # what a client says that was closed by another thread meanwhile
+            self.require_open()
+            raise Unavailable(f"{self.where} cannot be used: {error}") from error

@@ -32,7 +32,7 @@ from exchange.log.kafka.reader import KafkaReader
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.kafka.sizes import fits
 from exchange.log.kafka.topics import partitions_of
-from exchange.log.port import Position, RecordsRefused, TopicPartition
+from exchange.log.port import LogMisconfigured, Position, RecordsRefused, TopicPartition
 from schemas.errors import InvalidInput, Unavailable
 from schemas.wire import LogRecord
 
@@ -69,7 +69,8 @@ class KafkaLog:
         stored: list[Position | InvalidInput] = []
         for outcome in self._producers.deliver(records, until):
             if isinstance(outcome, Unavailable):
-                raise Unavailable(outcome.message) from outcome
+                kind = LogMisconfigured if isinstance(outcome, LogMisconfigured) else Unavailable
+                raise kind(outcome.message, field=outcome.field, remedy=outcome.remedy) from outcome
             stored.append(outcome)
         positions = [outcome for outcome in stored if isinstance(outcome, Position)]
         if len(positions) < len(records):
