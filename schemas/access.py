@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK, POLICY, REPLICAS
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, POLICY, REPLICAS
 
 Operation = Literal["Read", "Write", "Describe", "DescribeConfigs"]
 Role = Literal["server", "trainer"]
@@ -22,6 +22,7 @@ ACCESS: Mapping[Role, Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
                 FEEDBACK.name: ("Read", "Write", "DescribeConfigs"),
                 POLICY.name: ("Read", "Write", "DescribeConfigs"),
                 REPLICAS.name: ("Read", "Write", "DescribeConfigs"),
+                CONSENTS.name: ("Read", "Write", "DescribeConfigs"),
                 ERASURES.name: ("Read", "Write", "DescribeConfigs"),
                 DEAD_LETTER.name: ("Write", "DescribeConfigs"),
             }
@@ -32,6 +33,7 @@ ACCESS: Mapping[Role, Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
                 FEEDBACK.name: ("Read", "DescribeConfigs"),
                 POLICY.name: ("Read", "Write", "DescribeConfigs"),
                 REPLICAS.name: ("Describe", "DescribeConfigs"),
+                CONSENTS.name: ("Read", "DescribeConfigs"),
                 ERASURES.name: ("Read", "Write", "DescribeConfigs"),
                 DEAD_LETTER.name: ("Write", "DescribeConfigs"),
             }
@@ -39,5 +41,5 @@ ACCESS: Mapping[Role, Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
     }
 )
 
-TRAINER_GROUPS = "attune-"
+TRAINER_GROUPS = "attune-trainer-"
 """Prefix of the groups under which trainers note how far they have read, for tools that show the lag."""

@@ -11,7 +11,8 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import uvicorn
@@ -23,9 +24,13 @@ from exchange.privacy.retention import Sweeper, expire_log
 from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile
+from server.engine.port import Engine
+from server.engine.settings import EngineSettings
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
+
+EngineOpener = Callable[[EngineSettings], AbstractAsyncContextManager[Engine]]
 
 LOOK_S = 1.0
 KEEP_ALIVE_S = 75
@@ -42,14 +47,17 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run_server(settings: ServerSettings) -> int:
+def run_server(settings: ServerSettings, engine: EngineOpener | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a drain, 1 where a part of the server died.
 
     A second signal ends the requests that are still in flight. Raises AttuneError where the server cannot start.
+
+    Args:
+        engine: opens the engine; default: vLLM.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts, stop as for Ctrl-C
     try:
-        return asyncio.run(_serve(settings))
+        return asyncio.run(_serve(settings, engine or _open_vllm))
     except KeyboardInterrupt:
         log.info("stopped before it served")
         return 130
@@ -57,9 +65,13 @@ def run_server(settings: ServerSettings) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-async def _serve(settings: ServerSettings) -> int:
+def _open_vllm(settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
     from server.engine.build import open_engine  # loads vLLM, which takes seconds: not before it is needed
 
+    return open_engine(settings)
+
+
+async def _serve(settings: ServerSettings, open_engine: EngineOpener) -> int:
     section = settings.server
     with contextlib.ExitStack() as opened:
         # The port first: that it is taken should show before a model is loaded.

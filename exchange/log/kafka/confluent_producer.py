@@ -68,6 +68,7 @@ class ConfluentProducer:
             "socket.connection.setup.timeout.ms": max(1000, round(settings.connect_seconds * 1000)),
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._note,
+            "log_level": 2,  # whatever happens to connections comes by error_cb too, once and not for each try
         }
         self._producer: Any = library.Producer(options, logger=log)
         try:

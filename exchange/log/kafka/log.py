@@ -15,7 +15,7 @@ results they produced. A reader whose broker is away gives empty lists until it 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,13 +26,13 @@ from kafka.structs import OffsetAndMetadata
 
 from exchange.log.checks import check_records, topic_named
 from exchange.log.kafka.clients import Clients
-from exchange.log.kafka.lazy import Lazy
+from exchange.log.kafka.lazy import Lazy, own
 from exchange.log.kafka.producing import Producer, Producers
 from exchange.log.kafka.reader import KafkaReader
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.kafka.sizes import fits
 from exchange.log.kafka.topics import partitions_of
-from exchange.log.port import LogMisconfigured, Position, RecordsRefused, TopicPartition
+from exchange.log.port import Position, RecordsRefused, TopicPartition
 from schemas.errors import InvalidInput, Unavailable
 from schemas.wire import LogRecord
 
@@ -69,8 +69,7 @@ class KafkaLog:
         stored: list[Position | InvalidInput] = []
         for outcome in self._producers.deliver(records, until):
             if isinstance(outcome, Unavailable):
-                kind = LogMisconfigured if isinstance(outcome, LogMisconfigured) else Unavailable
-                raise kind(outcome.message, field=outcome.field, remedy=outcome.remedy) from outcome
+                raise own(outcome)
             stored.append(outcome)
         positions = [outcome for outcome in stored if isinstance(outcome, Position)]
         if len(positions) < len(records):
@@ -92,10 +91,14 @@ class KafkaLog:
         return str(found["topic_id"])
 
     def start_offset(self, partition: TopicPartition) -> int:
-        return self._offset(partition, OffsetSpec.EARLIEST)
+        return self._offsets([partition], OffsetSpec.EARLIEST)[partition]
+
+    def start_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """`start_offset` of several at once."""
+        return self._offsets(partitions, OffsetSpec.EARLIEST)
 
     def end_offset(self, partition: TopicPartition) -> int:
-        return self._offset(partition, OffsetSpec.LATEST)
+        return self._offsets([partition], OffsetSpec.LATEST)[partition]
 
     def reader(self, offsets: Mapping[TopicPartition, int]) -> KafkaReader:
         for partition in offsets:
@@ -124,12 +127,15 @@ class KafkaLog:
     ) -> None:
         self.close()
 
-    def _offset(self, partition: TopicPartition, which: Any) -> int:
-        self._check(partition)
-        place = KafkaPartition(partition.topic, partition.partition)
+    def _offsets(self, partitions: Collection[TopicPartition], which: Any) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        for partition in partitions:
+            self._check(partition)
+        asked = {KafkaPartition(place.topic, place.partition): which for place in partitions}
         wait_ms = round(self._settings.request_seconds * 1000)
-        found = self._clients.ask(lambda admin: admin.list_partition_offsets({place: which}, timeout_ms=wait_ms))
-        return int(found[place].offset)
+        found = self._clients.ask(lambda admin: admin.list_partition_offsets(asked, timeout_ms=wait_ms))
+        return {TopicPartition(*place): int(answer.offset) for place, answer in found.items()}
 
     def _check(self, partition: TopicPartition) -> None:
         if partition.partition not in self.partitions(partition.topic):

@@ -51,10 +51,13 @@ class PythonProducer:
                         )
                     )
             except (InvalidInput, Unavailable) as error:
-                failure = error  # there is no telling what the topic looks like: so it is for all that follow
+                failure = error
+                break
+            except ValueError as error:  # no partition: the topic was deleted
+                failure = Unavailable(f"{self._clients.where} has no place for the record: {error}")
                 break
         outcomes = [self._outcome(future, until) for future in sent]
-        if failure is not None:
+        if failure is not None:  # which would only come again, after another wait, for those that follow
             outcomes += [failure] * (len(records) - len(sent))
         return outcomes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer
@@ -29,6 +29,8 @@ class Asked(Protocol):
 
     def start_offset(self, partition: TopicPartition) -> int: ...
 
+    def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
+
     def end_offset(self, partition: TopicPartition) -> int: ...
 
 
@@ -43,7 +45,7 @@ class KafkaReader:
         self._held: list[StoredRecord] = []
         self._identities = {topic: log.identity(topic) for topic in {place.topic for place in offsets}}
         self._verified = time.monotonic()
-        starts = {place: offset or log.start_offset(place) for place, offset in offsets.items()}
+        starts = log.start_offsets([place for place, offset in offsets.items() if offset == 0])
         self._consumer: Any = clients.make(
             KafkaConsumer,
             group_id=None,
@@ -55,7 +57,7 @@ class KafkaReader:
         )
         self._consumer.assign(list(self._places))
         for kafka_place, place in self._places.items():
-            self._consumer.seek(kafka_place, starts[place])
+            self._consumer.seek(kafka_place, offsets[place] or starts[place])
 
     def poll(self, *, max_records: int = 1000, timeout_s: float = 0.0) -> list[StoredRecord]:
         if self._closed:

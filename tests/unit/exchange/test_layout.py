@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from exchange.log.layout import DAY_MS, Laid, changes, copies, faults, steps, wanted
+from schemas.access import ACCESS
 from schemas.topics import TOPICS
 
 
@@ -119,6 +120,10 @@ def test_faults_are_named(found: dict[str, Laid], words: str, fatal: bool) -> No
     (fault,) = faults(found)
     assert fault.fatal is fatal
     assert re.search(words, fault.words)
+
+
+def test_every_topic_has_its_permissions_for_every_role() -> None:
+    assert {role: set(topics) for role, topics in ACCESS.items()} == dict.fromkeys(ACCESS, set(TOPICS))
 
 
 def test_settings_that_could_not_be_read_are_no_fault() -> None:
