@@ -51,8 +51,7 @@ def apply(
         show(plan.changes, plan.brokers, console)
         todo = [change for change in plan.changes if change.refused is None]
         if todo and not dry_run and (yes or typer.confirm("Make these changes?")):
-            clients.ask(lambda admin: topics.apply(admin, plan, settings.kafka))
-            found = clients.ask(topics.look)
+            found = clients.ask(lambda admin: topics.apply(admin, plan, settings.kafka))
             console.print(f"Done: {len(todo)} changes.")
             for fault in faults(found):
                 console.print(f"[yellow]still wrong:[/yellow] {fault.words}", highlight=False)

@@ -86,6 +86,8 @@ def test_topics_are_made_mended_and_never_shrunk(kafka_cluster: Cluster, ask: As
     short, long = ConfigResource("TOPIC", POLICY.name, {"retention.ms": "1000"}), str(100 * 24 * 3600 * 1000)
     ask(lambda admin: admin.alter_configs([short, ConfigResource("TOPIC", FEEDBACK.name, {"retention.ms": long})]))
     ask(lambda admin: admin.create_partitions({FEEDBACK.name: 7}))
+    while found()[FEEDBACK.name].partitions != 7 or found()[POLICY.name].configs["retention.ms"] != "1000":
+        pass  # brokers hear of a change one after another
     with open_log(url, kafka=strict) as log, pytest.raises(LogMisconfigured, match="instead of for ever"):
         require_configured(log)
     with pytest.raises(Refused, match="2 differences are left"):

@@ -5,7 +5,8 @@ changed, is `exchange.log.layout`'s matter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from schemas.topics import TOPICS
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 0.1
 _DENIED = (kafka_errors.TopicAuthorizationFailedError, kafka_errors.ClusterAuthorizationFailedError)
 
 
@@ -40,17 +42,18 @@ def partitions_of(admin: Any, settings: KafkaSettings) -> dict[str, tuple[int, .
         KafkaError: a broker does not answer.
     """
     plan = plan_of(admin, settings)
-    missing = [name for name in TOPICS if name not in plan.found]
+    found = plan.found
+    missing = [name for name in TOPICS if name not in found]
     if missing and settings.auto_create_topics:
         _make(admin, missing, plan, settings)
-        plan = plan_of(admin, settings)
-    wrong = faults(plan.found)
+        found = _settled(admin, settings, lambda found: set(TOPICS) <= set(found))
+    wrong = faults(found)
     if fatal := [fault.words for fault in wrong if fault.fatal]:
         seen = f"; {settings.username} sees only topics that it has permissions on" if settings.authenticated else ""
         raise LogMisconfigured(f"Kafka's topics cannot be used: {'; '.join(fatal)}{seen}", remedy=REMEDY)
     for fault in wrong:
         log.warning("%s. %s", fault.words, REMEDY)
-    return {name: tuple(range(laid.partitions)) for name, laid in plan.found.items()}
+    return {name: tuple(range(laid.partitions)) for name, laid in found.items()}
 
 
 def plan_of(admin: Any, settings: KafkaSettings) -> Plan:
@@ -86,8 +89,13 @@ def look(admin: Any) -> dict[str, Laid]:
     }
 
 
-def apply(admin: Any, plan: Plan, settings: KafkaSettings) -> None:
-    """Make the changes of a plan that are not refused. Raises KafkaError, LogMisconfigured where they are denied."""
+def apply(admin: Any, plan: Plan, settings: KafkaSettings) -> Mapping[str, Laid]:
+    """Make the changes of a plan that are not refused; the topics as they then are.
+
+    Raises:
+        LogMisconfigured: a change is denied.
+        KafkaError: a broker does not answer, or refuses a change.
+    """
     todo, wait_ms = steps(list(plan.changes)), round(settings.request_seconds * 1000)
     _make(admin, [change.topic for change in todo["create"]], plan, settings)
     if counts := {change.topic: int(change.after) for change in todo["partitions"]}:
@@ -99,6 +107,15 @@ def apply(admin: Any, plan: Plan, settings: KafkaSettings) -> None:
         answers = admin.alter_configs([ConfigResource("TOPIC", name, configs) for name, configs in values.items()])
         if failed := [f"{name}: {said}" for name, said in answers["topic"].items() if said != "OK"]:
             raise LogMisconfigured(f"Kafka refuses settings of topics: {'; '.join(failed)}")
+    return _settled(admin, settings, lambda found: all(one.refused for one in changes(found, plan.want)))
+
+
+def _settled(admin: Any, settings: KafkaSettings, done: Callable[[Mapping[str, Laid]], bool]) -> Mapping[str, Laid]:
+    """The topics once `done` with them, or after a while: brokers hear of a change one after another."""
+    until = time.monotonic() + settings.request_seconds
+    while not done(found := look(admin)) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    return found
 
 
 def _make(admin: Any, names: list[str], plan: Plan, settings: KafkaSettings) -> None:
