@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.brokers.secure import ADMIN, SecureBroker
+from deploy.docs import FOLDER as DOCS
 from deploy.topic_tables import PRINCIPALS
 from exchange.log.port import EventLog, LogMisconfigured, TopicPartition, require_configured
 from exchange.open import open_log
@@ -50,28 +54,39 @@ def asking(broker: SecureBroker, user: str) -> Iterator[Callable[[Callable[[Any]
         yield clients.ask
 
 
-@pytest.fixture(scope="module")
-def prepared(kafka_secure: SecureBroker) -> SecureBroker:
-    """The broker with topics and the permissions of the table."""
+def rules() -> list[Any]:
+    """What the commands in docs/kafka.md give, as rules of the admin API."""
     from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
-    def acl(user: str, operation: str, pattern: Any) -> Any:
-        name = "".join(f"_{letter}" if letter.isupper() else letter for letter in operation).strip("_").upper()
-        return ACL(f"User:{user}", "*", ACLOperation[name], ACLPermissionType.ALLOW, pattern)
+    reader = argparse.ArgumentParser()
+    for name in ("--operation", "--topic", "--group"):
+        reader.add_argument(name, action="append", default=[])
+    reader.add_argument("--allow-principal", required=True)
+    reader.add_argument("--resource-pattern-type", default="literal")
+    found = []
+    for command in re.findall(r"^kafka-acls\.sh .*?[^\\]$", (DOCS / "kafka.md").read_text(), re.DOTALL | re.MULTILINE):
+        given, _ = reader.parse_known_args(shlex.split(command))
+        pattern = ACLResourcePatternType[given.resource_pattern_type.upper()]
+        things = [(ResourceType.TOPIC, name) for name in given.topic]
+        things += [(ResourceType.GROUP, name) for name in given.group]
+        for operation in given.operation:
+            kind = ACLOperation[re.sub("(?<!^)([A-Z])", r"_\1", operation).upper()]
+            for thing in things:
+                what = ResourcePattern(*thing, pattern)
+                found.append(ACL(given.allow_principal, "*", kind, ACLPermissionType.ALLOW, what))
+    return found
 
-    rules = [
-        acl(PRINCIPALS[role], operation, ResourcePattern(ResourceType.TOPIC, topic))
-        for role, topics in ACCESS.items()
-        for topic, operations in topics.items()
-        for operation in operations
-    ]
-    groups = ResourcePattern(ResourceType.GROUP, TRAINER_GROUPS, ACLResourcePatternType.PREFIXED)
-    rules.append(acl(PRINCIPALS["trainer"], "Read", groups))
+
+@pytest.fixture(scope="module")
+def prepared(kafka_secure: SecureBroker) -> SecureBroker:
+    """The broker with topics and the permissions that the docs give."""
+    allowed = rules()
+    assert len(allowed) == sum(len(one) for topics in ACCESS.values() for one in topics.values()) + 1
     with opened(kafka_secure, ADMIN, auto_create_topics=True) as log:
         assert len(log.partitions(POLICY.name)) == 1
     with asking(kafka_secure, ADMIN) as ask:
-        answer = ask(lambda admin: admin.create_acls(rules))
-        assert (len(answer["succeeded"]), answer["failed"]) == (len(rules), [])
+        answer = ask(lambda admin: admin.create_acls(allowed))
+        assert (len(answer["succeeded"]), answer["failed"]) == (len(allowed), [])
     return kafka_secure
 
 
