@@ -44,8 +44,8 @@ demo: $(STAMP) ## The whole loop, from nothing, on this machine (ARGS="--log kaf
 	@.venv/bin/attune demo $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 .PHONY: kafka
-kafka: $(STAMP) ## A real Kafka broker until Ctrl-C, its data in .attune/kafka (PORT=9092)
-	@$(PYTHON) -m deploy.brokers .attune/kafka $(PORT)
+kafka: $(STAMP) ## A real Kafka broker until Ctrl-C, its data in .attune/kafka (ARGS=9093 for another port)
+	@$(PYTHON) -m deploy.brokers .attune/kafka $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## All tests, with real vLLM and a real Kafka broker (ARGS="-k name")
