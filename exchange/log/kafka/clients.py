@@ -6,6 +6,7 @@ nothing behind where it fails: kafka-python itself would leave a thread and its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -51,6 +52,8 @@ class Clients:
         self.require_open()
         settings = self.settings
         security = python_options(settings)
+        if settings.authenticated:
+            _hush()
         inner: list[Any] = []
 
         def connecting(**its_options: Any) -> Any:
@@ -109,3 +112,10 @@ class Clients:
         except RuntimeError as error:  # what a client says that was closed by another thread meanwhile
             self.require_open()
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
+
+
+def _hush() -> None:
+    """kafka-python writes all that it sends into its debug log, passwords included: that is turned off."""
+    for name in ("kafka.protocol", "kafka.net"):
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.INFO))

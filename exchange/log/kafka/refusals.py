@@ -1,7 +1,8 @@
 """What a cluster that refuses a process means, by the setting that is at fault. Never shows a secret.
 
 kafka-python tries on when the first connection is refused and says in the end only that none came about. So the
-manager of connections here keeps the last refusal.
+manager of connections here keeps the last refusal. And where a broker hangs up right behind its answer, as it does to
+wrong credentials, kafka-python drops the answer: so a connection that ends while it proves itself counts as refused.
 """
 
 from __future__ import annotations
@@ -30,8 +31,20 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     failure: BaseException | None = None
 
     async def _connect(self, node: Any, conn: Any, *args: Any, **options: Any) -> None:
+        prove, hung_up = conn._sasl_authenticate, False
+
+        async def proving(*proof: Any, **more: Any) -> None:
+            nonlocal hung_up
+            try:
+                await prove(*proof, **more)
+            except kafka_errors.KafkaConnectionError:
+                hung_up = True
+                raise
+
+        conn._sasl_authenticate = proving
         await super()._connect(node, conn, *args, **options)
-        self.failure = conn.init_future.exception if conn.init_future.failed() else None
+        failure = conn.init_future.exception if conn.init_future.failed() else None
+        self.failure = kafka_errors.SaslAuthenticationFailedError("the broker hung up") if hung_up else failure
 
 
 def connection(**options: Any) -> Any:
