@@ -76,7 +76,7 @@ class Clients:
                 for one in inner:
                     one.close()
                 if refused and isinstance(error, kafka_errors.KafkaError):
-                    raise refused[0] from None
+                    raise misconfigured(self.where, settings, refused[0]) from refused[0]
                 raise
 
     def ask(self, question: Callable[[Any], T]) -> T:
