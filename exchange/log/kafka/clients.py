@@ -115,7 +115,6 @@ class Clients:
 
 
 def _hush() -> None:
-    """kafka-python writes all that it sends into its debug log, passwords included: that is turned off."""
-    for name in ("kafka.protocol", "kafka.net"):
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.INFO))
+    """kafka-python writes its settings and all that it sends into its debug log, passwords included: turn that off."""
+    logger = logging.getLogger("kafka")
+    logger.setLevel(max(logger.level, logging.INFO))

@@ -31,20 +31,21 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     failure: BaseException | None = None
 
     async def _connect(self, node: Any, conn: Any, *args: Any, **options: Any) -> None:
-        prove, hung_up = conn._sasl_authenticate, False
+        prove, proving = conn._sasl_authenticate, False
 
-        async def proving(*proof: Any, **more: Any) -> None:
-            nonlocal hung_up
-            try:
-                await prove(*proof, **more)
-            except kafka_errors.KafkaConnectionError:
-                hung_up = True
-                raise
+        async def noted(*proof: Any, **more: Any) -> None:
+            nonlocal proving
+            proving = True
+            await prove(*proof, **more)
+            proving = False
 
-        conn._sasl_authenticate = proving
+        def note(error: BaseException | None) -> None:
+            hung_up = proving and isinstance(error, kafka_errors.KafkaConnectionError)
+            self.failure = kafka_errors.SaslAuthenticationFailedError("the broker hung up") if hung_up else error
+
+        conn._sasl_authenticate = noted
+        conn.init_future.add_both(lambda _: note(conn.init_future.exception))
         await super()._connect(node, conn, *args, **options)
-        failure = conn.init_future.exception if conn.init_future.failed() else None
-        self.failure = kafka_errors.SaslAuthenticationFailedError("the broker hung up") if hung_up else failure
 
 
 def connection(**options: Any) -> Any:
