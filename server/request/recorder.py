@@ -1,23 +1,26 @@
 """From what the engine did to completion events on the log, beside the chats and never in their way.
 
 The event loop hands a record over and goes on; a thread seals the personal part under the key of whom it belongs to
-and gives the event to the appender. Where the queue, the key store or the log have no room or cannot be reached, the
-record is dropped, and every drop is counted and logged. Logs name completions, never content.
+and gives the event to the appender, which brings it to the log or to the spool. Where a queue or the spool has no room,
+or the key store cannot be reached, the record is dropped, and every drop is counted by its reason and logged. Logs name
+completions, never content.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import re
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from pydantic import ValidationError
 
-from exchange.keys.port import KeyStore
+from exchange.keys.port import KeyStore, SubjectKey
 from exchange.log.appender import Appender
-from exchange.log.port import Position
+from exchange.log.line import NotKept, Stored
 from schemas.base import parse_version_name
 from schemas.completion import (
     ChoiceContent,
@@ -27,8 +30,9 @@ from schemas.completion import (
     ConsentLevel,
     SamplingParameters,
 )
-from schemas.errors import AttuneError, IntegrityError
+from schemas.errors import AttuneError, IntegrityError, Unavailable
 from schemas.sealed import seal
+from schemas.topics import COMPLETIONS
 from schemas.wire import encode_event, validation_summary
 from server.engine.record import EffectiveSampling, EngineRecord
 from server.metrics import ServerMetrics
@@ -37,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 4096
 """Records that may wait for the sealing thread; the appender bounds what waits for the log."""
+MAX_BATCH = 256
+"""Records that are sealed together."""
 
 
 def completion_id_of(completion_id: str, part: int) -> str:
@@ -78,12 +84,12 @@ class Recorder:
         if record.context.consent.level is ConsentLevel.NONE:
             return
         if not self.alive:
-            self._dropped(record, "the recorder has stopped")
+            self._dropped(record, "stopping", "the recorder has stopped")
             return
         try:
             self._waiting.put_nowait(record)
         except queue.Full:
-            self._dropped(record, "too many records wait for the key store")
+            self._dropped(record, "sealing_queue_full", "too many records wait for the key store")
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the appender has all that was recorded so far; False where that took longer."""
@@ -101,41 +107,68 @@ class Recorder:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (record := self._waiting.get()) is not None:
+        while batch := self._take():
+            records = [record for record in batch if record is not None]
+            self._record(records)
+            for _ in batch:
+                self._waiting.task_done()
+            if len(records) < len(batch):  # told to stop
+                return
+
+    def _take(self) -> list[EngineRecord | None]:
+        """What waits, at least one: answers come in bursts, and keys made together cost little more than one."""
+        batch = [self._waiting.get()]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < MAX_BATCH:
+                batch.append(self._waiting.get_nowait())
+        return batch
+
+    def _record(self, records: Sequence[EngineRecord]) -> None:
+        try:
+            keys = self._keys.keys_for([_subject(record) for record in records])
+        except AttuneError as error:
+            for record in records:
+                self._dropped(record, "key_store", str(error))
+            return
+        for record, key in zip(records, keys, strict=True):
             try:
-                event = self._event(record)
+                event = self._event(record, key)
                 future = self._appender.submit(encode_event(event, source=self._source))
             except ValidationError as error:
-                self._dropped(record, validation_summary(error))
+                self._dropped(record, "invalid", validation_summary(error))
+            except NotKept as error:  # counted where it was refused
+                self._dropped(record, None, str(error))
+            except Unavailable as error:
+                self._dropped(record, "key_store", str(error))
             except AttuneError as error:
-                self._dropped(record, str(error))
+                self._dropped(record, "invalid", str(error))
             else:
                 self._follow(record, future)
-            finally:
-                self._waiting.task_done()
 
-    def _follow(self, record: EngineRecord, future: Future[Position]) -> None:
-        def ended(done: Future[Position]) -> None:
+    def _follow(self, record: EngineRecord, future: Future[Stored]) -> None:
+        def ended(done: Future[Stored]) -> None:
             error = done.exception()
             if error is None:
-                self._metrics.recorded(record.context.policy, "stored")
+                outcome = "stored" if done.result().durable == "log" else "spooled"
+                self._metrics.recorded(record.context.policy, outcome)
             else:
                 log.error("completion %s was not recorded: %s", record.context.completion_id, error)
                 self._metrics.recorded(record.context.policy, "failed")
 
         future.add_done_callback(ended)
 
-    def _dropped(self, record: EngineRecord, why: str) -> None:
+    def _dropped(self, record: EngineRecord, reason: str | None, why: str) -> None:
         log.error("completion %s was not recorded: %s", record.context.completion_id, why)
+        if reason is not None:
+            self._metrics.dropped(COMPLETIONS.name, reason)
         self._metrics.recorded(record.context.policy, "dropped")
 
-    def _event(self, record: EngineRecord) -> CompletionRecorded:
+    def _event(self, record: EngineRecord, key: SubjectKey) -> CompletionRecorded:
         context = record.context
         if _version_used(record) != (context.policy, context.version):
             raise IntegrityError(f"routed to version {context.version} and answered by {record.adapter or 'the base'}")
         completion_id = completion_id_of(context.completion_id, _part(record))
         event_id = f"evt.{completion_id}"
-        subject = context.end_user or context.conversation
         content = CompletionContent(
             messages=_messages(record),
             prompt_token_ids=record.prompt_token_ids,
@@ -144,9 +177,12 @@ class Recorder:
                 for choice in record.choices
             ),
         )
-        key = self._keys.key_for(subject)
         sealed = seal(
-            content.model_dump_json().encode(), key=key.secret, key_id=key.key_id, subject=subject, event_id=event_id
+            content.model_dump_json().encode(),
+            key=key.secret,
+            key_id=key.key_id,
+            subject=_subject(record),
+            event_id=event_id,
         )
         return CompletionRecorded(
             id=event_id,
@@ -212,6 +248,11 @@ def sampling_parameters(sampling: EffectiveSampling, *, forced_tool: bool) -> Sa
         forced_tool=forced_tool,
         opaque=sampling.opaque,
     )
+
+
+def _subject(record: EngineRecord) -> str:
+    """Under whose key the record is sealed."""
+    return record.context.end_user or record.context.conversation
 
 
 def _version_used(record: EngineRecord) -> tuple[str, int]:
