@@ -18,6 +18,7 @@ from schemas.wire import LogRecord
 
 _BATCH_BYTES = 256 * 2**10
 _CLOSE_S = 5.0
+_FAILED_S = 2.0
 
 
 class PythonProducer:
@@ -73,9 +74,9 @@ class PythonProducer:
         # A failed producer can hold records that it would send for ever, and `close` alone gives up on it then.
         if failed:
             self._producer._sender.force_close()
-            self._producer._sender.join(_CLOSE_S)
+            self._producer._sender.join(_FAILED_S)
         try:
-            self._producer.close(timeout=_CLOSE_S)
-        except kafka_errors.KafkaError:
+            self._producer.close(timeout=_FAILED_S if failed else _CLOSE_S)
+        except (kafka_errors.KafkaError, RuntimeError):
             self._producer._sender.force_close()
             self._producer._closed = True
