@@ -39,7 +39,9 @@ from server.engine.port import Engine
 from server.fallbacks import install_fallbacks
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
+from server.openapi import install_description
 from server.request.consents import ConsentBook
+from server.request.description import engine_routes
 from server.request.fates import FateDesk, fates_router
 from server.request.models import models_router
 from server.request.mount import install_request_path
@@ -198,6 +200,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     )
     app.include_router(erasures_router(erasures))
     install_request_path(app, path)
+    install_description(app, engine_routes())
     return Application(
         app=app,
         health=health,

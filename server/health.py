@@ -13,11 +13,13 @@ import time
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from schemas.answers import ProcessStatus
 from schemas.errors import AttuneError
 from server.control.follower import JournalFollower
 from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.openapi import described
 from server.request.consents import ConsentBook
 
 log = logging.getLogger(__name__)
@@ -100,13 +102,14 @@ class Health:
 
 def health_router(health: Health, metrics: ServerMetrics) -> APIRouter:
     """GET /livez and /readyz: 200 or 503, with the reason in `status`."""
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
+    answers = {200: ProcessStatus, 503: ProcessStatus}
 
-    @router.get("/livez", tags=["health"], summary="Whether the process must be restarted")
+    @router.get("/livez", **described("Whether the process must be restarted", answers))
     async def livez() -> Response:
         return _answer(health.dead())
 
-    @router.get("/readyz", tags=["health"], summary="Whether this replica may take traffic")
+    @router.get("/readyz", **described("Whether this replica may take traffic", answers))
     async def readyz() -> Response:
         why = health.unready()
         metrics.ready(why is None)

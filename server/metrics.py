@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.auth import KeyFile, Scope
+from server.openapi import described
 
 SWAP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -142,12 +143,14 @@ class ServerMetrics:
 
 def metrics_router(metrics: ServerMetrics, keys: KeyFile | None) -> APIRouter:
     """GET /metrics, for a key with the scope read or admin; for everyone where `keys` is None."""
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
+    scopes = (Scope.READ, Scope.ADMIN)
+    about = "Prometheus metrics, the engine's and our own; without a key where the settings say so"
 
-    @router.get("/metrics", tags=["health"], summary="Prometheus metrics, the engine's and our own")
+    @router.get("/metrics", **described(about, {200: "text/plain"}, scopes=scopes, or_nothing=True))
     def show(request: Request) -> Response:
         if keys is not None:
-            keys.authorize(request.headers.get("authorization"), Scope.READ, Scope.ADMIN)
+            keys.authorize(request.headers.get("authorization"), *scopes)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router

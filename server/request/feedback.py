@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from schemas.answers import ConsentStored, MetricStored, Stored
 from schemas.base import Body, PolicyName, new_id, now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import AttuneError, HandleRefused, InvalidInput, NotFound, Unavailable
@@ -43,13 +44,15 @@ from server import pseudonyms
 from server.asgi import read_body
 from server.auth import ApiKey, Scope
 from server.errors import Forbidden, invalid_body
+from server.openapi import described
 from server.request.chat_request import parse_json
 from server.request.idempotency import Remembered
 from server.request.request_path import RequestPath
-from server.request.tensorzero import is_metric, metric_word
+from server.request.tensorzero import MetricBody, is_metric, metric_word
 
 DURABLE_TIMEOUT_S = 30.0
 KINDS = ("thumbs", "rating", "comparison", "ranking", "correction", "comment", "outcome", "retraction")
+_SCOPES = (Scope.FEEDBACK, Scope.CHAT)
 _OF_ANSWERS = frozenset({"thumbs", "rating", "correction"})
 _OF_COMPARISONS = frozenset({"comparison", "ranking"})
 
@@ -77,16 +80,39 @@ def feedback_router(deps: RequestPath) -> APIRouter:
     """The routes POST /v1/feedback, /v1/displayed and /v1/consent."""
     router = APIRouter(tags=["feedback"])
     desk = _Desk(deps)
+    said = described(
+        "Say something of an answer or a comparison; with TensorZero's body, of a completion by its id",
+        {200: Stored | MetricStored},
+        body=FeedbackBody | MetricBody,
+        scopes=_SCOPES,
+        or_nothing=True,
+        refuses=(404, 409, 503),
+    )
+    shown = described(
+        "Say that the answer, or the candidates, came before a person's eyes",
+        {200: Stored},
+        body=DisplayedBody,
+        scopes=_SCOPES,
+        or_nothing=True,
+        refuses=(503,),
+    )
+    allowed = described(
+        "Change what may be done with a person's data",
+        {200: ConsentStored},
+        body=ConsentBody,
+        scopes=_SCOPES,
+        refuses=(404, 503),
+    )
 
-    @router.post("/v1/feedback")
+    @router.post("/v1/feedback", **said)
     async def feedback(request: Request) -> dict[str, str]:
         return await desk.feedback(request)
 
-    @router.post("/v1/displayed")
+    @router.post("/v1/displayed", **shown)
     async def displayed(request: Request) -> dict[str, str]:
         return await desk.displayed(request)
 
-    @router.post("/v1/consent")
+    @router.post("/v1/consent", **allowed)
     async def consent(request: Request) -> dict[str, str]:
         return await desk.consent(request)
 
@@ -187,7 +213,7 @@ class _Desk:
         return {"id": event.id, "status": "stored"}
 
     async def consent(self, request: Request) -> dict[str, str]:
-        key = self._deps.auth.authorize(request.headers.get("authorization"), Scope.CHAT, Scope.FEEDBACK)
+        key = self._deps.auth.authorize(request.headers.get("authorization"), *_SCOPES)
         body: ConsentBody = await self._body(request, _CONSENT)
         mine = [policy for policy in self._deps.policies if key.may_use(policy)]
         if body.policy is not None and body.policy not in mine:
@@ -217,8 +243,8 @@ class _Desk:
         return parse_json(await read_body(request.scope, request.receive, self._deps.max_body_bytes))
 
     def _valid(self, raw: dict[str, Any], model: TypeAdapter[Any]) -> Any:
-        try:
-            return model.validate_python(raw, strict=False)
+        try:  # as JSON, which has no tuples: strict, as a `true` is no number of stars
+            return model.validate_json(json.dumps(raw), strict=True)
         except ValidationError as error:
             raise invalid_body(error, tags=KINDS) from error
 
@@ -227,7 +253,7 @@ class _Desk:
         authorization = request.headers.get("authorization")
         if authorization is None:
             return None
-        return self._deps.auth.authorize(authorization, Scope.FEEDBACK, Scope.CHAT)
+        return self._deps.auth.authorize(authorization, *_SCOPES)
 
     def _claims(self, handle: str, key: ApiKey | None) -> HandleClaims:
         claims = verify_handle(handle, self._deps.secrets.keyring, now=now_ms())
