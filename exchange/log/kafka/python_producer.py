@@ -43,31 +43,31 @@ class PythonProducer:
     def send(self, records: Sequence[LogRecord], until: float) -> list[Outcome]:
         sent: list[Any] = []
         failure: Outcome | None = None
-        for record in records:
-            try:
-                with self._clients.translated():
+        try:
+            with self._clients.translated():
+                for record in records:
                     sent.append(
                         self._producer.send(
                             record.topic, key=record.key, value=record.value, headers=list(record.headers)
                         )
                     )
-            except (InvalidInput, Unavailable) as error:
-                failure = error
-                break
-            except ValueError as error:  # no partition: the topic was deleted
-                failure = Unavailable(f"{self._clients.where} has no place for the record: {error}")
-                break
+        except (InvalidInput, Unavailable) as error:
+            failure = error
+        except ValueError as error:  # no partition: the topic was deleted
+            failure = Unavailable(f"{self._clients.where} has no place for the record: {error}")
         outcomes = [self._outcome(future, until) for future in sent]
         if failure is not None:  # which would only come again, after another wait, for those that follow
             outcomes += [failure] * (len(records) - len(sent))
         return outcomes
 
     def _outcome(self, future: Any, until: float) -> Outcome:
-        try:
-            with self._clients.translated():
-                stored = future.get(timeout=max(0.0, until - time.monotonic()))
-        except (InvalidInput, Unavailable) as error:
-            return error
+        if not future.succeeded():
+            try:
+                with self._clients.translated():
+                    future.get(timeout=max(0.0, until - time.monotonic()))
+            except (InvalidInput, Unavailable) as error:
+                return error
+        stored = future.value
         return Position(stored.topic, stored.partition, stored.offset)
 
     def close(self, *, failed: bool) -> None:
