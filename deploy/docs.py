@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry
@@ -120,20 +121,22 @@ def settings_page() -> str:
 
 def openapi_page() -> str:
     """The description of the API, as GET /openapi.json gives it."""
-    nowhere = Path("/nonexistent")  # nothing is opened: the secrets are derived, and a missing file holds no API key
-    settings = ServerSettings.model_validate(
-        {
-            "server": {"data_dir": nowhere, "api_keys": nowhere / "api-keys.json"},
-            "engine": {"model": "none"},
-            "chat": {"secret": "of no service at all"},
-        }
-    )
-    keys = KeyFile(settings.server.api_keys)
-    parts = Parts(InMemoryEngine(), MemoryLog(), MemoryRegistry(), MemoryKeys(), keys, CollectorRegistry())
-    application = build_app(settings, parts)
-    application.recorder.close()
-    application.appender.close()
-    return json.dumps(application.app.openapi(), indent=1) + "\n"
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = ServerSettings.model_validate(
+            {
+                "server": {"data_dir": folder, "api_keys": folder / "api-keys.json"},
+                "engine": {"model": "none"},
+                "chat": {"secret": "of no service at all"},
+            }
+        )
+        keys = KeyFile(settings.server.api_keys)
+        parts = Parts(InMemoryEngine(), MemoryLog(), MemoryRegistry(), MemoryKeys(), keys, CollectorRegistry())
+        application = build_app(settings, parts)
+        application.recorder.close()
+        application.appender.close()
+        application.spool.close()
+        return json.dumps(application.app.openapi(), indent=1) + "\n"
 
 
 def _settings_tables(model: type[BaseModel], prefix: str) -> list[str]:

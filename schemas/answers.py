@@ -5,7 +5,7 @@ Knows shapes alone. What the engine answers is its own matter: of that, these mo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -187,11 +187,18 @@ class ComparisonAnswer(Answer):
     candidates: list[Candidate]
 
 
+Durable = Annotated[
+    Literal["log", "spool"],
+    Field(description="`log`: on the event log; `spool`: on this replica's disk, from where it goes to the log"),
+]
+
+
 class Stored(Answer):
     """A word is durable."""
 
     id: str
     status: Literal["stored"]
+    durable: Durable
 
 
 class MetricStored(Answer):
@@ -200,6 +207,7 @@ class MetricStored(Answer):
     feedback_id: str
     id: str
     status: Literal["stored", "dry_run"]
+    durable: Durable | None = Field(default=None, description="as above; None after a dry run")
 
 
 class ConsentStored(Answer):
@@ -207,6 +215,7 @@ class ConsentStored(Answer):
 
     level: ConsentLevel
     status: Literal["stored"]
+    durable: Durable
 
 
 # --- the process ------------------------------------------------------------------------------------------------
@@ -216,3 +225,14 @@ class ProcessStatus(Answer):
     """`ok`, or why not."""
 
     status: str
+
+
+class Readiness(ProcessStatus):
+    """Whether this replica may take traffic, and how its way to the event log stands."""
+
+    log: Literal["ok", "away"]
+    log_away_seconds: float | None = Field(description="for how long the log has taken nothing; None while it takes")
+    journal: Literal["followed", "away"] = Field(description="whether changes of versions are heard of")
+    queue_bytes: int = Field(description="bytes of events that wait in memory")
+    spool_bytes: int = Field(description="bytes of events that wait on disk")
+    spool_oldest_seconds: float | None = Field(description="how long the oldest of them has waited")

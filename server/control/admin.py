@@ -17,7 +17,7 @@ from pydantic import Field
 
 from exchange.journal import JournalLine, PolicyJournal
 from schemas.base import Body, new_id, now_ms, parse_version_name, version_name
-from schemas.errors import InvalidInput, NotFound, Refused
+from schemas.errors import InvalidInput, NotFound, Refused, Unavailable
 from schemas.journal import Reason, VersionPromoted, VersionRejected, VersionRolledBack
 from schemas.lifecycle import PolicyState
 from schemas.operating import PolicyChanged, PolicyHistory, PolicyList, PolicyView
@@ -152,7 +152,14 @@ class Administration:
 
     async def _change(self, entry: VersionPromoted | VersionRejected | VersionRolledBack) -> dict[str, Any]:
         began = time.perf_counter()
-        await asyncio.to_thread(self._journal.propose, entry)
+        try:
+            await asyncio.to_thread(self._journal.propose, entry)
+        except Unavailable as error:
+            raise Unavailable(
+                f"the event log is away, and a change of versions is never queued for later: {error.message}",
+                remedy="Look at the history when the log is back, and ask again if it is not there. Until then a "
+                f"request can name a version itself, e.g. {entry.policy}@v0.",
+            ) from error
         self._swapper.changed()
         in_effect = await self._swapper.wait_until_followed(entry.policy, self._wait_s)
         seconds = time.perf_counter() - began

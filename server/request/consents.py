@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, StoredRecord, TopicPartition
 from schemas.completion import Consent, ConsentLevel
 from schemas.errors import InvalidInput, Unavailable
 from schemas.events import ConsentChanged
@@ -143,6 +143,14 @@ class ConsentBook:
             except Unavailable as error:
                 log.warning("consents cannot be read, trying again: %s", error)
                 pause = RETRY_S
+            except (RecordsLost, LogReplaced) as error:
+                # The topic is kept for ever, so this is not how it should be; what it holds now is read anew.
+                log.error("consents may be incomplete: %s", error)
+                if reader is not None:
+                    reader.close()
+                reader = None
+                self._forget_offsets()
+                pause = RETRY_S
             self._stop.wait(pause)
         if reader is not None:
             reader.close()
@@ -160,6 +168,10 @@ class ConsentBook:
         changes = [change for record in records if (change := _change_in(record)) is not None]
         self.note(changes, {place.partition: offset for place, offset in reader.positions().items()})
         self._known = True
+
+    def _forget_offsets(self) -> None:
+        with self._writing:
+            self._written.execute("DELETE FROM offsets")
 
     def _offsets(self) -> dict[int, int]:
         with self._writing:

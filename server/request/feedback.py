@@ -1,7 +1,8 @@
 """The feedback API: what people say of answers, that answers were shown, and what may be done with people's data.
 
 A handle proves that its bearer was shown the answer, so a browser needs no API key. An answer here means that the
-event is durable. Knows rules and events; knows nothing of how a word will be counted.
+event is durable: on the log, or with the log away in this replica's spool, and `durable` says which. Knows rules and
+events; knows nothing of how a word will be counted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from exchange.log.line import Durable
 from schemas.answers import ConsentStored, MetricStored, Stored
 from schemas.base import Body, PolicyName, new_id, now_ms
 from schemas.completion import ConsentLevel
@@ -164,10 +166,13 @@ class _Desk:
                 policy, kind = word.claims.policy, word.body.kind
                 self._check_consent(word.claims)
                 item_id, digest = self._id_of(word.claims, word.body)
-                if not word.dry:
-                    await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
-                outcome = "dry_run" if word.dry else "stored"
-                return {"feedback_id": item_id, "id": item_id, "status": outcome}
+                told = {"feedback_id": item_id, "id": item_id}
+                if word.dry:
+                    outcome = "dry_run"
+                    return told | {"status": outcome}
+                durable = await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
+                outcome = "stored"
+                return told | {"status": outcome, "durable": durable}
             body: FeedbackBody = self._valid(raw, _FEEDBACK)
             kind = body.kind
             claims = self._claims(body.handle, key)
@@ -176,12 +181,10 @@ class _Desk:
             check_signal(signal_of(body), claims.target)
             self._check_source(body.source, key)
             item_id, digest = self._id_of(claims, body)
-            if self._remembered.begin(item_id, digest):
-                outcome = "repeated"
-            else:
-                await self._keep(claims, body, key, item_id, digest)
-                outcome = "stored"
-            return {"id": item_id, "status": "stored"}
+            before = self._remembered.begin(item_id, digest)
+            durable = before or await self._keep(claims, body, key, item_id, digest)
+            outcome = "repeated" if before else "stored"
+            return {"id": item_id, "status": "stored", "durable": durable}
         except Unavailable:
             outcome = "unavailable"
             raise
@@ -209,8 +212,7 @@ class _Desk:
             comparison_id=comparison,
             candidates=shown,
         )
-        await self._append(event)
-        return {"id": event.id, "status": "stored"}
+        return {"id": event.id, "status": "stored", "durable": await self._append(event)}
 
     async def consent(self, request: Request) -> dict[str, str]:
         key = self._deps.auth.authorize(request.headers.get("authorization"), *_SCOPES)
@@ -231,10 +233,10 @@ class _Desk:
             )
             for policy in ([body.policy] if body.policy else mine)
         ]
-        await asyncio.gather(*(self._append(event) for event in events))
+        kept = await asyncio.gather(*(self._append(event) for event in events))
         # Here from now on; the other replicas read it off the log.
         await asyncio.to_thread(self._deps.consents.note, events)
-        return {"level": body.level.value, "status": "stored"}
+        return {"level": body.level.value, "status": "stored", "durable": "spool" if "spool" in kept else "log"}
 
     async def _body(self, request: Request, model: TypeAdapter[Any]) -> Any:
         return self._valid(await self._raw(request), model)
@@ -309,7 +311,7 @@ class _Desk:
         item_id: str,
         digest: str,
         tags: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    ) -> Durable:
         try:
             event = FeedbackReceived(
                 id=item_id,
@@ -328,14 +330,15 @@ class _Desk:
                 supersedes=body.supersedes,
                 content=await self._sealed(claims, body, item_id, tags),
             )
-            await self._append(event)
+            durable = await self._append(event)
         except AttuneError:
             self._remembered.failed(item_id)
             raise
         if body.idempotency_key is not None:
-            self._remembered.stored(item_id, digest)
+            self._remembered.stored(item_id, digest, durable)
         else:
             self._remembered.failed(item_id)  # nobody can name it again
+        return durable
 
     async def _sealed(
         self, claims: HandleClaims, body: FeedbackBody, item_id: str, tags: Mapping[str, str]
@@ -351,11 +354,12 @@ class _Desk:
             content.model_dump_json().encode(), key=key.secret, key_id=key.key_id, subject=subject, event_id=item_id
         )
 
-    async def _append(self, event: Event) -> None:
+    async def _append(self, event: Event) -> Durable:
         record = encode_event(event, source=self._deps.source)
         try:
-            await asyncio.wait_for(self._deps.appender.append(record), DURABLE_TIMEOUT_S)
+            stored = await asyncio.wait_for(self._deps.appender.append(record), DURABLE_TIMEOUT_S)
         except TimeoutError as error:
             raise Unavailable(
                 "the event log does not answer", remedy="Send it again with the same idempotency_key."
             ) from error
+        return stored.durable
