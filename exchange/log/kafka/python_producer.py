@@ -16,7 +16,7 @@ from exchange.log.port import Position
 from schemas.errors import InvalidInput, Unavailable
 from schemas.wire import LogRecord
 
-_BATCH_BYTES = 256 * 2**10
+BATCH_BYTES = 256 * 2**10
 _CLOSE_S = 5.0
 _FAILED_S = 2.0
 
@@ -32,7 +32,7 @@ class PythonProducer:
             acks="all",
             enable_idempotence=True,
             compression_type=None if settings.compression == "none" else settings.compression,
-            batch_size=min(_BATCH_BYTES, settings.max_message_bytes // 2),
+            batch_size=min(BATCH_BYTES, settings.max_message_bytes // 2),
             delivery_timeout_ms=round(settings.delivery_seconds * 1000),
             max_block_ms=round(settings.connect_seconds * 1000),
             max_request_size=MAX_RECORD_BYTES + 2**20,  # its check is of the size before compression: ours came first
