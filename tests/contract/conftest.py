@@ -13,9 +13,9 @@ from exchange.log.claims import Blobs, ClaimingLog
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import EventLog
 from exchange.open import open_log
-from tests.fixtures_kafka import kafka_broker, kafka_cluster, kafka_cluster_shared
+from tests.fixtures_kafka import kafka_broker, kafka_cluster, kafka_cluster_shared, kafka_secure
 
-__all__ = ["kafka_broker", "kafka_cluster", "kafka_cluster_shared"]
+__all__ = ["kafka_broker", "kafka_cluster", "kafka_cluster_shared", "kafka_secure"]
 
 LOGS = [
     "memory",
