@@ -34,6 +34,7 @@ from server.engine.errors import EngineSettingsError
 from server.engine.inflight import InFlight
 from server.engine.port import Engine, Sink
 from server.engine.routes import harden
+from server.engine.sampled import take_sampled
 from server.engine.seam import RecordingEngine
 from server.engine.settings import EngineSettings, vllm_flags
 from server.files.base_layers import BaseLayers, base_layers
@@ -97,7 +98,11 @@ class VllmEngine:
         base_fingerprint: str,
         chat_template_hash: str,
         base_layers: BaseLayers,
+        *,
+        takes_sampled: bool,
     ) -> None:
+        self.takes_sampled = takes_sampled
+        """Whether logprobs are taken off the engine core's outputs (`server.engine.sampled`)."""
         self._app = app
         self._recorder = recorder
         self._slots = slots
@@ -232,6 +237,7 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
             base_fingerprint(folder),
             chat_template_hash(folder) if template is None else template_hash(_template_text(template)),
             base_layers(folder),
+            takes_sampled=await take_sampled(client),
         )
         await slots.warm_up()
         async with app.router.lifespan_context(app):
