@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import uvicorn
+import uvloop
 
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
@@ -45,7 +46,7 @@ def run_server(settings: ServerSettings) -> int:
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts, stop as for Ctrl-C
     try:
-        return asyncio.run(_serve(settings))
+        return uvloop.run(_serve(settings))
     except KeyboardInterrupt:
         log.info("stopped before it served")
         return 130

@@ -32,9 +32,9 @@ from exchange.fingerprint import base_fingerprint, chat_template_hash, local_mod
 from server.engine.adapters import AdapterSlots
 from server.engine.errors import EngineSettingsError
 from server.engine.inflight import InFlight
+from server.engine.outputs import take_sampled
 from server.engine.port import Engine, Sink
 from server.engine.routes import harden
-from server.engine.sampled import take_sampled
 from server.engine.seam import RecordingEngine
 from server.engine.settings import EngineSettings, vllm_flags
 from server.files.base_layers import BaseLayers, base_layers
@@ -102,7 +102,7 @@ class VllmEngine:
         takes_sampled: bool,
     ) -> None:
         self.takes_sampled = takes_sampled
-        """Whether logprobs are taken off the engine core's outputs (`server.engine.sampled`)."""
+        """Whether logprobs are taken off the engine core's outputs (`server.engine.outputs`)."""
         self._app = app
         self._recorder = recorder
         self._slots = slots
@@ -116,6 +116,11 @@ class VllmEngine:
     @property
     def app(self) -> ASGIApp:
         return self._app
+
+    @property
+    def client(self) -> Any:
+        """vLLM's own engine client, with the recorder in front of it."""
+        return self._recorder
 
     @property
     def base_names(self) -> tuple[str, ...]:

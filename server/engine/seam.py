@@ -4,7 +4,7 @@ Knows vLLM's sampling parameters and outputs, and turns them into plain records.
 comes by `server.request.context`, and a call without it is not recorded. It never changes what is sampled or
 what the caller sees. It departs from the plain client in one request parameter: where no logprobs were asked it asks
 for those of the sampled tokens (`logprobs=0`), which vLLM's OpenAI layer does not show, and takes them off the engine
-core's outputs where `server.engine.sampled` can.
+core's outputs where `server.engine.outputs` can.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.engine.inflight import InFlight
 from server.engine.port import Sink
 from server.engine.record import EffectiveSampling, FinishReason
 from server.engine.recorder import Recording
-from server.engine.sampled import Taken, taking
+from server.engine.taken import Taken, taking
 from server.request.context import RequestContext, current_request
 
 GRAMMARS = ("json", "json_object", "regex", "choice", "grammar", "structural_tag")
