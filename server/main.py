@@ -28,6 +28,9 @@ from server.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+KEEP_ALIVE_S = 75
+"""Longer than HTTP clients and proxies keep an idle connection: whoever closes first must be the one who sends, or a
+request now and then meets a connection that is just being closed."""
 """Seconds between two looks at whether the process must end because a part of it died."""
 
 
@@ -88,6 +91,7 @@ async def serve(settings: ServerSettings, application: Application, listener: so
         access_log=False,
         server_header=False,
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(section.drain_seconds),
     )
     server = _HttpServer(config)

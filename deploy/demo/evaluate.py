@@ -31,10 +31,13 @@ class Examinee:
     with_article: bool = False
     concurrency: int = 48
 
-    def client(self) -> AsyncOpenAI:
-        """A client that leaves no trace in the event log."""
+    def client(self, url: str | None = None) -> AsyncOpenAI:
+        """A client, of the server at `url` if it is another, that leaves no trace in the event log."""
         return AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=self.api_key, default_headers={"attune-consent": "none"}, timeout=120.0
+            base_url=f"{url or self.url}/v1",
+            api_key=self.api_key,
+            default_headers={"attune-consent": "none"},
+            timeout=120.0,
         )
 
 

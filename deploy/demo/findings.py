@@ -87,6 +87,7 @@ def make_report(stage: Stage, found: Findings) -> Report:
             "logs": str(place.logs),
             "report": str(place.folder / "report.json"),
         },
+        replicas=len(stage.servers),
         taste=stage.preferences.name,
         shuffled=stage.shuffled,
         gold_by_taste=gold_by_taste(questions, before, after, stage.preferences, domain_language=stage.tiny),

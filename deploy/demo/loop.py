@@ -6,6 +6,7 @@ processes that it may stop.
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import httpx
@@ -53,9 +54,12 @@ class Loop:
         headers = {"Authorization": f"Bearer {place.admin}"}
         async with (
             httpx.AsyncClient(base_url=place.url, headers=headers, timeout=60.0) as http,
-            stage.examinee().client() as asker,
+            AsyncExitStack() as clients,
         ):
-            operator = Operator(http, asker, POLICY, questions[0], stage.server.check, with_article=not stage.tiny)
+            askers = [await clients.enter_async_context(stage.examinee().client(url)) for url in place.urls]
+            operator = Operator(
+                http, tuple(askers), POLICY, questions[0], stage.check_servers, with_article=not stage.tiny
+            )
             stop = asyncio.Event()
             talking = asyncio.create_task(people.run(stop))
             try:
@@ -103,7 +107,7 @@ class Loop:
         """Watch until enough versions are decided, and return how many are; time each new one's first token."""
         began, seen, decided = time.monotonic(), dict[str, str](), 0
         while time.monotonic() - began < LOOP_LIMIT_S:
-            self.stage.server.check()
+            self.stage.check_servers()
             self.stage.trainer.check()
             policy = await operator.look()
             self.screen.policy, self.screen.trainer = policy, self.stage.trainer.last_words()

@@ -74,13 +74,14 @@ class PolicyView:
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody with the admin key.
+    """Somebody with the admin key, who talks to one server and listens to all.
 
-    `asker` is a chat client whose requests leave no trace in the log; `check_alive` raises where the server has ended.
+    `askers` are chat clients, one for each replica, whose requests leave no trace in the log; `check_alive` raises
+    where a server has ended.
     """
 
     http: httpx.AsyncClient
-    asker: AsyncOpenAI
+    askers: tuple[AsyncOpenAI, ...]
     policy: str
     probe: Question
     check_alive: Callable[[], None]
@@ -114,18 +115,22 @@ class Operator:
         response.raise_for_status()
 
     async def first_token(self, model: str, version: str) -> float:
-        """The time, in seconds since the epoch, at which `model` first streamed a token spoken by `version`.
+        """The time, in seconds since the epoch, by which `model` had streamed a token spoken by `version` everywhere.
 
-        Asks again at once while another version answers or `version` is not loaded yet.
+        That is the slowest replica's first. Asks again at once while another version answers or `version` is not
+        loaded yet.
 
         Raises:
             Unavailable: it did not speak within a minute, or the server has ended.
         """
+        return max(await asyncio.gather(*(self._first_token(asker, model, version) for asker in self.askers)))
+
+    async def _first_token(self, asker: AsyncOpenAI, model: str, version: str) -> float:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             self.check_alive()
             try:
-                at = await self._ask(model, version)
+                at = await self._ask(asker, model, version)
             except APIError:
                 at = None
             if at is not None:
@@ -133,9 +138,9 @@ class Operator:
             await asyncio.sleep(POLL_S)
         raise Unavailable(f"{version} did not answer as {model} within {PATIENCE_S:.0f} s")
 
-    async def _ask(self, model: str, version: str) -> float | None:
+    async def _ask(self, asker: AsyncOpenAI, model: str, version: str) -> float | None:
         messages: Any = self.probe.messages(with_article=self.with_article)
-        stream = await self.asker.chat.completions.create(model=model, messages=messages, max_tokens=4, stream=True)
+        stream = await asker.chat.completions.create(model=model, messages=messages, max_tokens=4, stream=True)
         async with stream:
             if stream.response.headers.get("attune-version") != version:
                 return None

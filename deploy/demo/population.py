@@ -8,6 +8,7 @@ pause, because on two cores whatever answering takes is lost to the trainer.
 import asyncio
 import random
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ class Traffic:
     """How the population talks.
 
     Attributes:
-        url: the server's root, without `/v1`.
+        urls: the servers' roots, without `/v1`; seats are dealt to them in turn.
         preferences: who the people are, and what their gold is.
         shuffled: their verdicts are dealt at random, each kind by itself.
         seats: people talking at any moment.
@@ -40,7 +41,7 @@ class Traffic:
         with_article: send what a model that does not know the domain needs.
     """
 
-    url: str
+    urls: tuple[str, ...]
     api_key: str = field(repr=False)
     preferences: Preferences = field(default_factory=lambda: shipped("mixed"))
     shuffled: bool = False
@@ -75,21 +76,20 @@ class Population:
         traffic = self.traffic
         rng = random.Random(traffic.seed)
         people = make_users(traffic.people, traffic.seed, traffic.preferences.tastes)
-        async with (
-            AsyncOpenAI(
-                base_url=f"{traffic.url}/v1", api_key=traffic.api_key, max_retries=0, timeout=REQUEST_TIMEOUT_S
-            ) as chat,
-            httpx.AsyncClient(
-                base_url=traffic.url,
-                headers={"Authorization": f"Bearer {traffic.api_key}"},
-                timeout=REQUEST_TIMEOUT_S,
-            ) as http,
-            asyncio.TaskGroup() as seats,
-        ):
+        async with AsyncExitStack() as clients, asyncio.TaskGroup() as seats:
+            doors = [await self._door(url, clients) for url in traffic.urls]
             for number in range(traffic.seats):
                 own = random.Random(rng.random())
+                chat, http = doors[number % len(doors)]
                 seat = _Seat(traffic, self.ledger, self.verdicts, chat, http, own, people, user_questions(own))
                 seats.create_task(seat.talk(stop), name=f"seat-{number}")
+
+    async def _door(self, url: str, clients: AsyncExitStack) -> tuple[AsyncOpenAI, httpx.AsyncClient]:
+        """Clients of one server."""
+        key = self.traffic.api_key
+        chat = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_S)
+        http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_TIMEOUT_S)
+        return await clients.enter_async_context(chat), await clients.enter_async_context(http)
 
 
 @dataclass

@@ -51,10 +51,14 @@ def _numbers(report: Report) -> Table:
         "KL to the base": f"{report.kl_to_base:.2f} of {report.kl_budget:g} nats per sequence",
         "requests": f"{report.requests_sent} sent, {report.requests_failed} failed",
         "feedback": f"{report.feedback_acknowledged} acknowledged, {report.feedback_found} found in the log",
-        "rollback to first token": _seconds(report.rollback_seconds),
+        f"rollback to first token{_everywhere(report)}": _seconds(report.rollback_seconds),
         "whole run": f"{report.seconds:.0f} s",
     }
     return _pairs(rows)
+
+
+def _everywhere(report: Report) -> str:
+    return f" of all {report.replicas} replicas" if report.replicas > 1 else ""
 
 
 def _shuffled(report: Report) -> str:

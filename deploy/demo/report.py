@@ -111,6 +111,7 @@ class Report:
     examples: list[Example] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    replicas: int = 1
     taste: str = "mixed"
     shuffled: bool = False
     gold_by_taste: dict[str, GoldByTaste] = field(default_factory=dict)

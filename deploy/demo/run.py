@@ -38,6 +38,7 @@ class DemoOptions:
     model: str | None = None
     turns: int = 3
     log: str = "sqlite"
+    replicas: int = 1
     keep: bool = False
     report: Path | None = None
     seed: int = 0
@@ -81,22 +82,25 @@ def run_demo(options: DemoOptions) -> int:
     model = options.model or str(_tiny_base(screen))
     with processes.ended_in_order(), ExitStack() as stack:
         log_url = _open_log(options, folder, stack, screen)
-        place = prepare(folder, model=model, tiny=options.model is None, log_url=log_url, seed=options.seed)
-        server = stack.enter_context(_start("server", "serve", place.server_config, place))
+        tiny = options.model is None
+        place = prepare(folder, model=model, tiny=tiny, log_url=log_url, seed=options.seed, replicas=options.replicas)
         screen.say(f"server and trainer start as processes of their own; logs in {place.logs}")
         with screen.live():
-            screen.working_on = "the engine starts"
-            _wait_until_ready(place, server)
+            servers = []
+            for url, config in zip(place.urls, place.server_configs, strict=True):  # one after the other: two cores
+                screen.working_on = f"the engine of {config.stem} starts"
+                servers.append(stack.enter_context(_start(config.stem, "serve", config, place)))
+                _wait_until_ready(url, servers[-1])
+                screen.say(f"{config.stem} answers at {url}")
             screen.working_on = ""
             # Only now: on two cores, two programs that load at once take twice as long.
             trainer = stack.enter_context(_start("trainer", "train", place.trainer_config, place))
-            screen.say(f"the server answers at {place.url}")
             stage = Stage(
                 place,
-                server,
+                tuple(servers),
                 trainer,
                 model=model,
-                tiny=options.model is None,
+                tiny=tiny,
                 seed=options.seed,
                 preferences=preferences,
                 shuffled=options.shuffle,
@@ -107,7 +111,7 @@ def run_demo(options: DemoOptions) -> int:
             report = asyncio.run(Loop(stage, screen).run(options.turns, sabotage=options.sabotage))
         _finish(report, options, folder, screen)
         if options.keep:
-            _keep_serving(place, server, screen)
+            _keep_serving(place, stage, screen)
     return 0 if report.kept else 1
 
 
@@ -159,9 +163,9 @@ def _start(name: str, command: str, config: Path, place: Workplace, *flags: str)
     )
 
 
-def _wait_until_ready(place: Workplace, server: Child) -> None:
+def _wait_until_ready(url: str, server: Child) -> None:
     deadline = time.monotonic() + START_PATIENCE_S
-    with httpx.Client(base_url=place.url, timeout=5.0) as http:
+    with httpx.Client(base_url=url, timeout=5.0) as http:
         while time.monotonic() < deadline:
             server.check()
             try:
@@ -180,7 +184,7 @@ def _finish(report: Report, options: DemoOptions, folder: Path, screen: Screen) 
     show(report, screen.console)
 
 
-def _keep_serving(place: Workplace, server: Child, screen: Screen) -> None:
+def _keep_serving(place: Workplace, stage: Stage, screen: Screen) -> None:
     """Leave it all running until the person presses Ctrl-C."""
     screen.console.print(
         f"Serving at [b]{place.url}/v1[/b], model [b]support[/b]. Ctrl-C ends it. To talk and press thumbs yourself:\n"
@@ -190,7 +194,7 @@ def _keep_serving(place: Workplace, server: Child, screen: Screen) -> None:
     )
     with _until_interrupted():
         while True:
-            server.check()
+            stage.check_servers()
             time.sleep(1.0)
 
 

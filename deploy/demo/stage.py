@@ -25,7 +25,7 @@ class Stage:
     """
 
     place: Workplace
-    server: Child
+    servers: tuple[Child, ...]
     trainer: Child
     model: str
     tiny: bool
@@ -33,6 +33,11 @@ class Stage:
     preferences: Preferences
     shuffled: bool
     start_once: Callable[[Path], Child]
+
+    def check_servers(self) -> None:
+        """Raises Unavailable where a server has ended."""
+        for server in self.servers:
+            server.check()
 
     def examinee(self) -> Examinee:
         """How the exam asks and weighs."""
@@ -49,7 +54,7 @@ class Stage:
     def traffic(self) -> Traffic:
         """How the users ask and judge."""
         return Traffic(
-            self.place.url,
+            self.place.urls,
             self.place.users,
             preferences=self.preferences,
             shuffled=self.shuffled,

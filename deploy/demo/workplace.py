@@ -6,8 +6,10 @@ with a model of two million parameters, needs it; each says why.
 
 import json
 import random
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from deploy.demo import domain, phrases
 from exchange.settings import describe
 from schemas.completion import ConsentLevel
 from server.auth import KeyFile, Scope
+from server.secrets import load_secrets
 from server.settings import EngineSection, ProcessSection, ServerSettings
 from trainer.gates.config import GateSettings
 from trainer.learn.config import PpoConfig, RewardConfig
@@ -29,10 +32,10 @@ SUITE_SEED = 4711  # of the trainer's own fixed questions; no user and no gold q
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where one run of the demo lies, and how to reach its server. `users`, `evaluation` and `admin` are API keys."""
+    """Where one run of the demo lies, and how to reach its servers. `users`, `evaluation` and `admin` are API keys."""
 
     folder: Path
-    url: str
+    urls: tuple[str, ...]
     log_url: str
     users: str = field(repr=False)
     evaluation: str = field(repr=False)
@@ -40,8 +43,14 @@ class Workplace:
     kl_budget: float
 
     @property
-    def server_config(self) -> Path:
-        return self.folder / "server.toml"
+    def url(self) -> str:
+        """Of the first server, which the operator talks to."""
+        return self.urls[0]
+
+    @property
+    def server_configs(self) -> tuple[Path, ...]:
+        """One for each replica, the first one's first."""
+        return tuple(self.folder / f"{_replica(number)}.toml" for number in range(len(self.urls)))
 
     @property
     def trainer_config(self) -> Path:
@@ -56,44 +65,58 @@ class Workplace:
         return self.folder / "registry"
 
 
-def prepare(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int) -> Workplace:
+def prepare(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int, replicas: int = 1) -> Workplace:
     """Write everything that server and trainer need into `folder`, which must not hold a run yet.
 
     Args:
         model: the base, by path or name.
         tiny: it is the demo's own small model, which learns at higher rates than a real one.
+        replicas: servers on the one log, with equal secrets.
 
     Raises:
         ConfigError: a setting is not allowed, or the folder cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    ports = _free_ports(replicas)
     _write_suite(folder / "retained_ability.jsonl", _ability_cases())
     _write_suite(folder / "red_team.jsonl", _red_team_cases())
-    server = ServerSettings(
-        server=ProcessSection(
-            port=port,
-            policies=(POLICY,),
-            log=log_url,
-            registry=f"file://{folder / 'registry'}",
-            keys=f"sqlite:///{folder / 'keys.db'}",
-            api_keys=folder / "api-keys.json",
-            data_dir=folder / "server",
-            replica_id="server-demo",
-        ),
-        engine=EngineSection(model=model, vllm_args=_engine_arguments(tiny)),
-    )
     trainer = _trainer_settings(folder, model=model, tiny=tiny, log_url=log_url, seed=seed)
     place = Workplace(
         folder=folder,
-        url=f"http://127.0.0.1:{port}",
+        urls=tuple(f"http://127.0.0.1:{port}" for port in ports),
         log_url=log_url,
         kl_budget=trainer.ppo.kl_budget,
         **_make_keys(folder / "api-keys.json"),
     )
-    place.server_config.write_text(describe(server), encoding="utf-8")
+    for number, (port, path) in enumerate(zip(ports, place.server_configs, strict=True)):
+        settings = _server_settings(place, _replica(number), port, model=model, tiny=tiny)
+        path.write_text(describe(settings), encoding="utf-8")
+    if replicas > 1:  # one file of secrets, which they would share on one volume
+        load_secrets(folder / _replica(0))
+        for number in range(1, replicas):
+            shutil.copytree(folder / _replica(0), folder / _replica(number))
     place.trainer_config.write_text(describe(trainer), encoding="utf-8")
     return place
+
+
+def _replica(number: int) -> str:
+    return "server" if number == 0 else f"server-{number + 1}"
+
+
+def _server_settings(place: Workplace, name: str, port: int, *, model: str, tiny: bool) -> ServerSettings:
+    return ServerSettings(
+        server=ProcessSection(
+            port=port,
+            policies=(POLICY,),
+            log=place.log_url,
+            registry=f"file://{place.registry}",
+            keys=f"sqlite:///{place.folder / 'keys.db'}",
+            api_keys=place.folder / "api-keys.json",
+            data_dir=place.folder / name,
+            replica_id=f"{name}-demo",
+        ),
+        engine=EngineSection(model=model, vllm_args=_engine_arguments(tiny)),
+    )
 
 
 def _engine_arguments(tiny: bool) -> dict[str, Any]:
@@ -210,7 +233,9 @@ def _write_suite(path: Path, cases: Iterator[Mapping[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(case)}\n" for case in cases), encoding="utf-8")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> tuple[int, ...]:
+    with ExitStack() as held:  # all at once, so that none comes twice
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return tuple(int(probe.getsockname()[1]) for probe in probes)

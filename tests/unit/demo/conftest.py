@@ -42,7 +42,7 @@ def reply() -> Reply:
 async def place(tmp_path: Path, reply: Reply) -> AsyncIterator[Workplace]:
     """A prepared demo folder whose server runs, on the in-memory engine."""
     made = prepare(tmp_path / "demo", model="none", tiny=True, log_url=f"sqlite:///{tmp_path / 'log.db'}", seed=1)
-    settings = load_settings(made.server_config)
+    settings = load_settings(made.server_configs[0])
     with open_log(settings.server.log) as log, socket.socket() as listener:
         listener.bind((settings.server.host, settings.server.port))
         parts = Parts(

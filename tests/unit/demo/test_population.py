@@ -19,7 +19,7 @@ from schemas.completion import CompletionRecorded
 
 
 async def test_every_acknowledged_word_of_the_users_lies_in_the_log(place: Workplace) -> None:
-    people = Population(Traffic(place.url, place.users, people=30, seats=6, pause_s=0.01, seed=2))
+    people = Population(Traffic(place.urls, place.users, people=30, seats=6, pause_s=0.01, seed=2))
     stop = asyncio.Event()
     talking = asyncio.create_task(people.run(stop))
     while len(people.ledger.feedback_ids) < 60:
@@ -42,7 +42,7 @@ async def test_every_acknowledged_word_of_the_users_lies_in_the_log(place: Workp
 
 
 async def test_every_thumb_is_remembered_with_what_it_was_pressed_on(place: Workplace) -> None:
-    people = Population(Traffic(place.url, place.users, people=9, seats=4, pause_s=0.01, comparison_share=0.3, seed=5))
+    people = Population(Traffic(place.urls, place.users, people=9, seats=4, pause_s=0.01, comparison_share=0.3, seed=5))
     people.verdicts.flipped = True
     stop = asyncio.Event()
     talking = asyncio.create_task(people.run(stop))
@@ -81,7 +81,7 @@ async def test_the_operator_sees_the_policy_and_hears_the_first_token(place: Wor
     examinee = Examinee(place.url, place.evaluation, max_tokens=60, temperature=1.0)
     headers = {"Authorization": f"Bearer {place.admin}"}
     async with httpx.AsyncClient(base_url=place.url, headers=headers) as http, examinee.client() as asker:
-        operator = Operator(http, asker, "support", question, check_alive=lambda: None)
+        operator = Operator(http, (asker,), "support", question, check_alive=lambda: None)
         policy = await operator.look()
         assert policy.stable == "support@v0"
         assert policy.canary is None

@@ -45,7 +45,7 @@ async def saboteur(
     place: Workplace, tmp_path: Path, *, refused: bool = False, made: bool = True
 ) -> AsyncIterator[Saboteur]:
     """A saboteur while people talk, whose trainer publishes an adapter at once."""
-    people = Population(Traffic(place.url, place.users, people=20, seats=4, pause_s=0.01, seed=2))
+    people = Population(Traffic(place.urls, place.users, people=20, seats=4, pause_s=0.01, seed=2))
     examinee = Examinee(place.url, place.evaluation, max_tokens=60, temperature=1.0)
     headers = {"Authorization": f"Bearer {place.admin}"}
 
@@ -65,7 +65,7 @@ async def saboteur(
         return processes.start("flipped trainer", ["-c", script], tmp_path / "trainer.log")
 
     async with httpx.AsyncClient(base_url=place.url, headers=headers, timeout=60.0) as http, examinee.client() as asker:
-        operator = Operator(http, asker, "support", random.Random(1).choice(QUESTIONS), check_alive=lambda: None)
+        operator = Operator(http, (asker,), "support", random.Random(1).choice(QUESTIONS), check_alive=lambda: None)
         stop = asyncio.Event()
         talking = asyncio.create_task(people.run(stop))
         yield Saboteur(operator, people, examinee, place.trainer_config, start_once, say=lambda line: None)

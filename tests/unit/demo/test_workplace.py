@@ -9,6 +9,7 @@ from deploy.demo.workplace import Workplace, prepare
 from schemas.completion import ConsentLevel
 from server.auth import KeyFile, Scope
 from server.errors import Forbidden
+from server.secrets import load_secrets
 from server.settings import load_settings as load_server
 from trainer.settings import load_settings as load_trainer
 from trainer.suites.cases import load_suite
@@ -20,7 +21,7 @@ def place(tmp_path: Path) -> Workplace:
 
 
 def test_server_and_trainer_read_settings_that_belong_together(place: Workplace) -> None:
-    server, trainer = load_server(place.server_config), load_trainer(place.trainer_config)
+    server, trainer = load_server(place.server_configs[0]), load_trainer(place.trainer_config)
     assert server.server.log == trainer.log == place.log_url
     assert server.server.registry == trainer.registry == f"file://{place.registry}"
     assert server.server.keys == trainer.keys
@@ -32,8 +33,20 @@ def test_server_and_trainer_read_settings_that_belong_together(place: Workplace)
     assert trainer.seed == 5
 
 
+def test_replicas_share_log_and_secrets_and_nothing_else(tmp_path: Path) -> None:
+    log_url = f"sqlite:///{tmp_path / 'log.db'}"
+    place = prepare(tmp_path / "demo", model="none", tiny=True, log_url=log_url, seed=5, replicas=2)
+    one, two = (load_server(path).server for path in place.server_configs)
+    assert place.urls == (f"http://127.0.0.1:{one.port}", f"http://127.0.0.1:{two.port}")
+    assert (one.log, one.registry, one.keys, one.api_keys) == (two.log, two.registry, two.keys, two.api_keys)
+    assert one.port != two.port
+    assert one.data_dir != two.data_dir
+    assert one.replica_id != two.replica_id
+    assert load_secrets(one.data_dir) == load_secrets(two.data_dir)
+
+
 def test_each_key_may_do_its_own_work_only(place: Workplace) -> None:
-    keys = KeyFile(load_server(place.server_config).server.api_keys)
+    keys = KeyFile(load_server(place.server_configs[0]).server.api_keys)
     users = keys.authorize(f"Bearer {place.users}", Scope.CHAT)
     examiner = keys.authorize(f"Bearer {place.evaluation}", Scope.CHAT)
     assert users.default_consent is ConsentLevel.TRAIN

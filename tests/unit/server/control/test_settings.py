@@ -5,10 +5,12 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from exchange.settings import describe
 from schemas.errors import ConfigError
+from server.main import KEEP_ALIVE_S
 from server.settings import ServerSettings, load_settings
 
 MINIMAL = '[engine]\nmodel = "some/model"\n'
@@ -120,3 +122,9 @@ def test_metrics_are_open_on_loopback_only(host: str, public: bool | None, open_
         {"server": {"host": host, "metrics_public": public}, "engine": {"model": "some/model"}}
     )
     assert settings.server.metrics_open is open_
+
+
+def test_an_idle_connection_is_closed_by_the_client_first() -> None:
+    expiry = httpx.Limits().keepalive_expiry
+    assert expiry is not None
+    assert 2 * expiry < KEEP_ALIVE_S
