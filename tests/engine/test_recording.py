@@ -16,8 +16,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from server.engine.build import VllmEngine
-from server.engine.outputs import take_sampled
 from server.engine.record import EngineChoice, EngineRecord
 from tests.conftest import GENERATION_DEFAULTS
 from tests.engine.client import body, chat, stream, streamed
@@ -119,6 +117,8 @@ def test_logprobs_are_taken_off_the_engine_core_and_equal_vllms_own(
     """Fails where a new vLLM has other internals than `server.engine.outputs` knows: recording still works then, but
     at the price of vLLM's dictionaries.
     """
+    from server.engine.build import VllmEngine  # loads vLLM, which warns
+
     engine = engine_server.engine
     assert isinstance(engine, VllmEngine)
     assert engine.takes_sampled
@@ -148,6 +148,8 @@ def test_requests_beside_one_that_asks_for_more_logprobs_keep_their_own(
 
 
 async def test_unknown_internals_leave_vllm_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    from server.engine.outputs import take_sampled  # loads vLLM, which warns
+
     class OtherProcessor:
         def add_request(self) -> None: ...
 
