@@ -33,7 +33,7 @@ class ConsentChanged(Event):
     """A person allowed or withdrew the use of their data; it takes effect on the next snapshot."""
 
     TYPE: ClassVar[str] = "attune.consent.changed"
-    TOPIC: ClassVar[str] = "attune.feedback"
+    TOPIC: ClassVar[str] = "attune.consents"
 
     end_user: Id
     level: ConsentLevel

@@ -39,6 +39,7 @@ from server.engine.port import Engine
 from server.fallbacks import install_fallbacks
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
+from server.request.consents import ConsentBook
 from server.request.fates import FateDesk, fates_router
 from server.request.models import models_router
 from server.request.mount import install_request_path
@@ -79,6 +80,7 @@ class Application:
     metrics: ServerMetrics
     accepted: AcceptedWords
     completions: CompletionIndex
+    consents: ConsentBook
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,8 +97,10 @@ class Application:
             ending.push_async_callback(self._flush)
             ending.push_async_callback(self.swapper.close)
             ending.push_async_callback(self.follower.close)
+            ending.push_async_callback(self.consents.close)
             ending.push_async_callback(self.health.close)
             await self.follower.start()
+            await self.consents.start()
             self.swapper.start()
             yield
 
@@ -148,10 +152,12 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         chat_template_hash=parts.engine.chat_template_hash,
         source=source,
     )
+    consents = ConsentBook(parts.log, section.data_dir / "consents.db")
     health = Health(
         parts.engine,
         swapper,
         follower,
+        consents,
         metrics,
         idle_s=settings.health.idle_seconds,
         probe_timeout_s=settings.health.probe_timeout_seconds,
@@ -164,6 +170,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         policies=section.policies,
         engine=parts.engine,
         recorder=recorder,
+        consents=consents,
         appender=appender,
         keys=parts.keys,
         metrics=metrics,
@@ -202,6 +209,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         metrics=metrics,
         accepted=accepted,
         completions=completions,
+        consents=consents,
     )
 
 

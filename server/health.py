@@ -18,6 +18,7 @@ from server.control.follower import JournalFollower
 from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.request.consents import ConsentBook
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Health:
         engine: Engine,
         swapper: Swapper,
         follower: JournalFollower,
+        consents: ConsentBook,
         metrics: ServerMetrics,
         *,
         idle_s: float,
@@ -38,6 +40,7 @@ class Health:
         self._engine = engine
         self._swapper = swapper
         self._follower = follower
+        self._consents = consents
         self._metrics = metrics
         self._idle_s = idle_s
         self._probe_timeout_s = probe_timeout_s
@@ -52,6 +55,8 @@ class Health:
             return "the engine has died"
         if not self._follower.alive:
             return "the policy journal is not followed any more"
+        if not self._consents.alive:
+            return "changes of consent are not followed any more"
         if not self._swapper.alive:
             return "versions are not loaded any more"
         return None

@@ -21,6 +21,7 @@ from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
 from trainer.intake.ledger import Ledger
+from trainer.intake.report import IntakeReport
 from trainer.loop import Loop
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
@@ -66,9 +67,20 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     journal = stack.enter_context(closing(PolicyJournal(log, source="attune/trainer")))
     ledger = stack.enter_context(Ledger(state.path / "ledger.db", settings.policy))
     clerk = ErasureClerk(log, keys, settings.policy, state.holder())
-    ingest = stack.enter_context(closing(Ingest(log, ledger, settings.policy, clerk)))
-    feeder = stack.enter_context(Feeder(ingest))
+    ingest = stack.enter_context(
+        closing(
+            Ingest(
+                log,
+                ledger,
+                settings.policy,
+                clerk,
+                on_records_lost=settings.on_records_lost,
+                on_log_replaced=settings.on_log_replaced,
+            )
+        )
+    )
     metrics = TrainerMetrics()
+    feeder = stack.enter_context(Feeder(ingest, report=IntakeReport(ingest, metrics)))
     stack.enter_context(metrics.served(settings.metrics_port))
     count = lambda name, number: metrics.expired.labels(retention=name).inc(number)  # noqa: E731 a callback of one line
     stack.enter_context(Sweeper(settings.retention_days, ledger.expire, count))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from schemas.errors import ConfigError
+from trainer.intake.lag import Lag
 from trainer.joining.exclusions import Reason
 from trainer.joining.funnel import Funnel
 
@@ -24,6 +25,39 @@ class TrainerMetrics:
         )
         self.expired = Counter(
             "attune_trainer_rows_expired", "Ledger rows dropped for their age", ["retention"], registry=self.registry
+        )
+        self._read = Counter(
+            "attune_trainer_records_read",
+            "Records read from the log into the ledger",
+            ["topic"],
+            registry=self.registry,
+        )
+        self._dead = Counter(
+            "attune_trainer_dead_letters",
+            "Records that could not be read and lie in attune.dead-letter now",
+            ["topic"],
+            registry=self.registry,
+        )
+        self._lost = Counter(
+            "attune_trainer_records_lost",
+            "Records that the log deleted before they were read, and reading went on without",
+            ["topic"],
+            registry=self.registry,
+        )
+        self.log_reachable = Gauge(
+            "attune_trainer_log_reachable", "1 while the log can be read", registry=self.registry
+        )
+        self._lag_records = Gauge(
+            "attune_trainer_lag_records",
+            "Records on the log that are not in the ledger yet",
+            ["topic"],
+            registry=self.registry,
+        )
+        self._lag_seconds = Gauge(
+            "attune_trainer_lag_seconds",
+            "How long ago, at most, the oldest of these came to the log",
+            ["topic"],
+            registry=self.registry,
         )
         self.labels = Gauge("attune_trainer_new_labels", "Usable labels since the last turn", registry=self.registry)
         self.trainable = Gauge(
@@ -69,6 +103,18 @@ class TrainerMetrics:
         for item, excluded in (("feedback", counted.excluded_feedback), ("answer", counted.excluded_answers)):
             for reason in Reason:
                 self._excluded.labels(item=item, reason=str(reason)).set(excluded.get(str(reason), 0))
+
+    def read(self, topic: str, records: int, dead_letters: int, lost: int) -> None:
+        """Records of a topic were read, or could not be any more."""
+        self._read.labels(topic=topic).inc(records)
+        self._dead.labels(topic=topic).inc(dead_letters)
+        self._lost.labels(topic=topic).inc(lost)
+
+    def lag(self, lags: Mapping[str, Lag]) -> None:
+        """How far reading is behind, by topic."""
+        for topic, lag in lags.items():
+            self._lag_records.labels(topic=topic).set(lag.records)
+            self._lag_seconds.labels(topic=topic).set(lag.seconds)
 
     def step(self, stage: str, done: int, total: int) -> None:
         """A stage moved on."""

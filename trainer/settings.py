@@ -16,6 +16,7 @@ from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings
+from trainer.intake.ingest import Answer
 from trainer.joining.eligibility import MAX_VERSIONS_BEHIND
 from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
 from trainer.release.promotion import PromotionSettings
@@ -77,6 +78,15 @@ class TrainerSettings(TomlSettings):
     poll_s: float = Field(default=1.0, gt=0, description="seconds between two looks at log and journal while idle")
     lease_s: float = Field(
         default=60.0, gt=0, description="seconds after which another trainer may take over from one that is gone"
+    )
+    on_records_lost: Answer = Field(
+        default="stop",
+        description="where the log deleted records before they were read: `stop`, or `continue` without them, counted",
+    )
+    on_log_replaced: Answer = Field(
+        default="stop",
+        description="where the log is not the one that the ledger was read from: `stop`, or `continue` and read the "
+        "new one from its start, with the ledger kept",
     )
     retention_days: RetentionDays = Field(
         default_factory=dict,

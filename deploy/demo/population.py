@@ -23,6 +23,7 @@ from deploy.demo.users import User, Verdict, make_users
 from deploy.demo.verdicts import Verdicts
 
 REQUEST_TIMEOUT_S = 60.0
+_EAGER = 0.25
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Traffic:
         comparison_share: of the questions that are put as a blinded comparison of two answers.
         stream_share: of the chats that are streamed.
         pause_s: mean seconds between a person's questions.
+        eager_until: pieces of feedback until which they pause a quarter as long, since nothing is learnt before.
         domain_language: hold answers against the domain's wording (off for other models than the demo's own).
         with_article: send what a model that does not know the domain needs.
     """
@@ -51,6 +53,7 @@ class Traffic:
     comparison_share: float = 0.5
     stream_share: float = 0.25
     pause_s: float = 1.0
+    eager_until: int = 0
     max_tokens: int = 120
     temperature: float = 1.0
     seed: int = 0
@@ -115,7 +118,9 @@ class _Seat:
                 await self._compare(user, question)
             else:
                 await self._ask(user, question)
-            await asyncio.sleep(self.rng.expovariate(1 / self.traffic.pause_s))
+            eager = len(self.ledger.feedback_ids) < self.traffic.eager_until
+            mean = self.traffic.pause_s * (_EAGER if eager else 1)
+            await asyncio.sleep(self.rng.expovariate(1 / mean))
         await asyncio.gather(*self.pending)
 
     async def _ask(self, user: User, question: Question) -> None:

@@ -138,7 +138,7 @@ def _tiny_base(screen: Screen) -> Path:
 def _open_log(options: DemoOptions, folder: Path, stack: ExitStack, screen: Screen) -> str:
     if options.log == "sqlite":
         return f"sqlite:///{folder / 'log.db'}"
-    from deploy.kafka import start_broker
+    from deploy.brokers.broker import start_broker
 
     broker = stack.enter_context(start_broker(folder / "kafka"))
     screen.say(f"a real Kafka broker runs at {broker.bootstrap}")

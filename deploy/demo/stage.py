@@ -11,7 +11,7 @@ from deploy.demo.evaluate import Examinee
 from deploy.demo.population import Traffic
 from deploy.demo.preferences import Preferences
 from deploy.demo.processes import Child
-from deploy.demo.workplace import MAX_ANSWER_TOKENS, POLICY, Workplace
+from deploy.demo.workplace import FIRST_WORDS, MAX_ANSWER_TOKENS, POLICY, Workplace
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Stage:
             model=POLICY,
             max_tokens=MAX_ANSWER_TOKENS,
             seed=self.seed,
+            eager_until=FIRST_WORDS,
             domain_language=self.tiny,
             with_article=not self.tiny,
         )

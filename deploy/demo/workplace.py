@@ -27,6 +27,8 @@ from trainer.settings import FeedbackSection, SuitesSection, TrainerSettings
 
 POLICY = "support"
 MAX_ANSWER_TOKENS = 120
+NEW_LABELS = 350  # that a turn waits for
+FIRST_WORDS = NEW_LABELS + 50  # some are not fit to learn from, and the newest still wait
 SUITE_SEED = 4711  # of the trainer's own fixed questions; no user and no gold question is drawn from it
 
 
@@ -138,7 +140,9 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         poll_s=0.25,
         # The made-up users press within a second or two, where people take minutes to hours. What a turn learns from
         # is bounded so that the third takes no longer than the first.
-        feedback=FeedbackSection(feedback_window_ms=5_000, min_new_labels=350, max_labels=1_500, max_answers=768),
+        feedback=FeedbackSection(
+            feedback_window_ms=5_000, min_new_labels=NEW_LABELS, max_labels=1_500, max_answers=768
+        ),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
         reward_model=RewardConfig(pooling="mean", epochs=0) if tiny else RewardConfig(),

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from deploy.doctor.feedback import Evidence, look_at_feedback
-from deploy.doctor.findings import Finding, blocks, note
+from deploy.doctor.findings import Finding, blocks, note, slows
 from deploy.doctor.setup import look_at_settings
 from deploy.doctor.versions import look_at_versions
 from exchange.fingerprint import base_fingerprint
@@ -24,6 +24,7 @@ from schemas.base import now_ms
 from schemas.errors import IntegrityError, NotFound, Unavailable
 from schemas.wire import LogRecord
 from server.settings import ServerSettings
+from trainer.intake.batch import Gap
 from trainer.intake.copy import copy_facts
 from trainer.intake.facts import Known
 from trainer.intake.ingest import Ingest
@@ -51,6 +52,12 @@ class _ReadOnly:
 
     def partitions(self, topic: str) -> tuple[int, ...]:
         return self._log.partitions(topic)
+
+    def identity(self, topic: str) -> str:
+        return self._log.identity(topic)
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        return self._log.start_offset(partition)
 
     def end_offset(self, partition: TopicPartition) -> int:
         return self._log.end_offset(partition)
@@ -83,6 +90,8 @@ class Examination:
                 found += self._through(log)
         except Unavailable as error:
             found.append(blocks("log_away", f"The event log cannot be read: {error}", "Mend it, or its address."))
+        except IntegrityError as error:
+            found.append(blocks("log_replaced", f"The trainer stops: {error.message}.", error.remedy or ""))
         return found
 
     def _through(self, log: EventLog) -> Iterator[Finding]:
@@ -97,10 +106,12 @@ class Examination:
             if own.is_file():
                 copy_facts(own, ledger_file)
             with Ledger(ledger_file, settings.policy) as ledger:
-                behind = _catch_up(log, ledger, settings.policy)
-                known, dead = ledger.known(), ledger.dead_letters()
+                noted = ledger.gaps()
+                behind = _catch_up(log, ledger, settings)
+                known, dead, gaps = ledger.known(), ledger.dead_letters(), ledger.gaps()
         if own.is_file() and behind > settings.feedback.min_new_labels:
             yield note("behind", f"The trainer's ledger is {behind} records behind the log.", "It reads while it runs.")
+        yield from look_at_gaps(noted, gaps, settings.on_records_lost)
         if dead:
             yield note(
                 "dead_letters",
@@ -144,16 +155,41 @@ def _fingerprint(settings: TrainerSettings, known: Known) -> tuple[str, list[Fin
     return newest.base_fingerprint if newest is not None else "", []
 
 
-def _catch_up(log: EventLog, ledger: Ledger, policy: str) -> int:
+def look_at_gaps(noted: Sequence[Gap], found: Sequence[Gap], on_records_lost: str) -> Iterator[Finding]:
+    """What the log deleted before the trainer read it: `noted` in its ledger, and `found` by now."""
+    fresh, all_lost = len(found) > len(noted), sum(gap.records for gap in found)
+    if not found:
+        return
+    places = ", ".join(sorted({str(gap.partition) for gap in found}))
+    message = f"{all_lost} records were deleted from the log before the trainer read them ({places})"
+    if fresh and on_records_lost == "stop":
+        yield blocks(
+            "records_lost",
+            f"{message}, so it stops.",
+            'Set `on_records_lost = "continue"` to go on without them, and give these topics a longer retention.',
+        )
+    else:
+        yield slows(
+            "records_lost",
+            f"{message}; reading goes on without them.",
+            "Give these topics a longer retention, or let the trainer run all the time.",
+        )
+
+
+def _catch_up(log: EventLog, ledger: Ledger, settings: TrainerSettings) -> int:
     """Read what the log holds beyond the ledger; returns how many records that were.
 
     Raises:
         Unavailable: it took too long.
+        IntegrityError: it is another log than the ledger's.
     """
-    try:
-        ingest = Ingest(_ReadOnly(log), ledger, policy)  # type: ignore[arg-type]
-    except IntegrityError as error:
-        raise Unavailable(f"the ledger in state_dir belongs to another log: {error}") from error
+    ingest = Ingest(
+        _ReadOnly(log),  # type: ignore[arg-type]
+        ledger,
+        settings.policy,
+        on_records_lost="continue",
+        on_log_replaced=settings.on_log_replaced,
+    )
     with closing(ingest):
         deadline, read = time.monotonic() + READ_S, 0
         left = ingest.lag()

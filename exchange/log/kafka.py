@@ -3,8 +3,8 @@
 acks=all with the idempotent producer: what `append` returned is on every in-sync replica, once, in order within its
 partition. Readers take partitions and offsets explicitly; there is no consumer group, because offsets are stored with
 the results they produced. Differences from the other logs: a `poll` without a timeout gives what was prefetched, and a
-reader whose broker is away gives empty lists until it is back (`end_offset` raises); an offset that retention has
-deleted reads on from the oldest that is left.
+reader whose broker is away gives empty lists until it is back (`end_offset` raises); RecordsLost and LogReplaced are
+not raised yet: an offset that is gone reads on from the oldest that is left.
 """
 
 from __future__ import annotations
@@ -86,12 +86,25 @@ class KafkaLog:
     def partitions(self, topic: str) -> tuple[int, ...]:
         return self._partitions[topic_named(topic).name]
 
+    def identity(self, topic: str) -> str:
+        name = topic_named(topic).name
+        self._require_open()
+        with self._asking, _translated(self._connection["bootstrap_servers"]):
+            (found,) = self._admin.describe_topics([name])
+        return str(found["topic_id"])
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        return self._offset(partition, OffsetSpec.EARLIEST)
+
     def end_offset(self, partition: TopicPartition) -> int:
+        return self._offset(partition, OffsetSpec.LATEST)
+
+    def _offset(self, partition: TopicPartition, which: OffsetSpec) -> int:
         self._check(partition)
         self._require_open()
         place = KafkaPartition(partition.topic, partition.partition)
         with self._asking, _translated(self._connection["bootstrap_servers"]):
-            found = self._admin.list_partition_offsets({place: OffsetSpec.LATEST}, timeout_ms=self._request_ms)
+            found = self._admin.list_partition_offsets({place: which}, timeout_ms=self._request_ms)
         return int(found[place].offset)
 
     def reader(self, offsets: Mapping[TopicPartition, int]) -> KafkaReader:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from exchange.log.checks import check_records, topic_named
-from exchange.log.port import Position, StoredRecord, TopicPartition, partition_for
+from exchange.log.port import LogReplaced, Position, StoredRecord, TopicPartition, partition_for
 from schemas.base import now_ms
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import TOPICS
@@ -25,6 +26,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._closed = False
+        self._identity = uuid.uuid4().hex
         self._strands: dict[TopicPartition, list[StoredRecord]] = {
             TopicPartition(topic.name, number): [] for topic in TOPICS.values() for number in range(topic.partitions)
         }
@@ -46,6 +48,15 @@ class MemoryLog:
 
     def partitions(self, topic: str) -> tuple[int, ...]:
         return tuple(range(topic_named(topic).partitions))
+
+    def identity(self, topic: str) -> str:
+        return f"{self._identity}/{topic_named(topic).name}"
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        with self._changed:
+            self._require_open()
+            self._strand(partition)
+            return 0
 
     def end_offset(self, partition: TopicPartition) -> int:
         with self._changed:
@@ -78,6 +89,8 @@ class MemoryLog:
                 self._require_open()
                 found: list[StoredRecord] = []
                 for partition, offset in offsets.items():
+                    if offset > (end := len(self._strands[partition])):
+                        raise LogReplaced(partition, wanted=offset, why=f"it ends at {end}")
                     found += self._strands[partition][offset : offset + limit - len(found)]
                 left = deadline - time.monotonic()
                 if found or left <= 0:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from schemas.errors import AttuneError
 from schemas.wire import LogRecord
 
 
@@ -45,6 +46,39 @@ class StoredRecord:
     headers: tuple[tuple[str, bytes], ...]
 
 
+class RecordsLost(AttuneError):
+    """Records that a reader had not read yet are gone: retention deleted them.
+
+    `oldest` is the first offset of `partition` that is left (its end where all are gone), and `wanted` the one that
+    the reader stood at. The reader stays there and raises again; to go on, open a reader at `oldest`.
+    """
+
+    def __init__(self, partition: TopicPartition, *, wanted: int, oldest: int) -> None:
+        super().__init__(
+            f"the records {wanted} to {oldest - 1} of {partition} were deleted before they were read",
+            remedy=f"Read on from {oldest}, and keep records longer than readers are ever away.",
+        )
+        self.partition = partition
+        self.wanted = wanted
+        self.oldest = oldest
+
+
+class LogReplaced(AttuneError):
+    """A topic is not the one that a reader began with: it was deleted and made anew, or restored from an old copy.
+
+    Offsets of the old one mean nothing in it. `wanted` is where the reader stood in `partition`. It stays there and
+    raises again; to go on, decide what the records read so far are worth, and open a reader at 0.
+    """
+
+    def __init__(self, partition: TopicPartition, *, wanted: int, why: str) -> None:
+        super().__init__(
+            f"the topic {partition.topic} is another one than before: {why}",
+            remedy="Find out who made it anew; then read it from its start.",
+        )
+        self.partition = partition
+        self.wanted = wanted
+
+
 class LogReader(Protocol):
     """Reads assigned partitions forward. Not safe for use by two threads at once."""
 
@@ -55,6 +89,8 @@ class LogReader(Protocol):
 
         Raises:
             Unavailable: the log cannot be reached.
+            RecordsLost: retention deleted records before they were read.
+            LogReplaced: a topic was deleted and made anew since the reader was opened, or ends before its offset.
         """
         ...
 
@@ -80,15 +116,41 @@ class EventLog(Protocol):
         ...
 
     def partitions(self, topic: str) -> tuple[int, ...]:
-        """The partition numbers of a topic. Raises InvalidInput where the topic does not exist."""
+        """The partition numbers of a topic. Raises InvalidInput where the topic does not exist, and Unavailable."""
+        ...
+
+    def identity(self, topic: str) -> str:
+        """A name that a topic keeps for life, and that another one made in its place does not have.
+
+        To be stored with offsets: where it differs later, they mean nothing any more. Raises as `partitions`.
+        """
+        ...
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        """The offset of the oldest record that retention left; the end offset where there is none. Raises as
+        `end_offset`.
+        """
         ...
 
     def end_offset(self, partition: TopicPartition) -> int:
-        """The offset that the next record will get or exceed; 0 for an empty partition."""
+        """The offset that the next record will get or exceed; 0 for a partition that never held one.
+
+        Raises:
+            InvalidInput: there is no such partition.
+            Unavailable: the log cannot be reached.
+        """
         ...
 
     def reader(self, offsets: Mapping[TopicPartition, int]) -> LogReader:
-        """A reader of exactly these partitions, each from its given offset (0 is the start)."""
+        """A reader of exactly these partitions, each from its given offset.
+
+        0 stands for the oldest record that is left, whatever retention deleted before it; every other offset that is
+        gone is RecordsLost when it is polled.
+
+        Raises:
+            InvalidInput: there is no such partition.
+            Unavailable: the log cannot be reached.
+        """
         ...
 
     def close(self) -> None: ...

@@ -2,6 +2,9 @@
 
 WAL with synchronous=FULL: a batch is one transaction and one fsync, and `append` returns after it. Give it a local
 disk: WAL does not work over network file systems.
+
+`drop` leaves gaps where it takes records of one retention class from among others; readers pass over those. Only a
+reader that stands before everything that is left is told of its loss.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import json
 import sqlite3
 import threading
 import time
+import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +23,7 @@ from typing import Self
 
 from exchange.log.checks import check_records, topic_named
 from exchange.log.memory import advance
-from exchange.log.port import Position, StoredRecord, TopicPartition, partition_for
+from exchange.log.port import LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition, partition_for
 from schemas.base import now_ms
 from schemas.errors import ConfigError, InvalidInput, Unavailable
 from schemas.topics import TOPICS
@@ -40,6 +44,7 @@ CREATE TABLE IF NOT EXISTS records (
 PRAGMA user_version = {LAYOUT};
 COMMIT;
 """
+_IDENTITY = "CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL)"
 
 
 class SqliteLog:
@@ -58,6 +63,7 @@ class SqliteLog:
             _make_folder(path)
             self._connection = _connect(path)
             _prepare(self._connection, path)
+            self._identity = _identity(self._connection)
 
     def append(self, records: Sequence[LogRecord]) -> list[Position]:
         check_records(records)
@@ -106,6 +112,14 @@ class SqliteLog:
 
     def partitions(self, topic: str) -> tuple[int, ...]:
         return tuple(range(topic_named(topic).partitions))
+
+    def identity(self, topic: str) -> str:
+        return f"{self._identity}/{topic_named(topic).name}"
+
+    def start_offset(self, partition: TopicPartition) -> int:
+        self._check(partition)
+        with self._lock, _translated(self._path):
+            return _start(self._connection, partition)
 
     def end_offset(self, partition: TopicPartition) -> int:
         self._check(partition)
@@ -170,12 +184,21 @@ class SqliteReader:
                 'SELECT "offset", timestamp_ms, key, value, headers FROM records'
                 ' WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?',
                 (place.topic, place.partition, offset, limit - len(found)),
-            )
+            ).fetchall()
+            if offset > 0 and (not rows or rows[0][0] > offset):
+                self._check_gap(place, offset)
             found += [
                 StoredRecord(Position(place.topic, place.partition, at), stamp, key, value, _headers_from_text(headers))
                 for at, stamp, key, value, headers in rows
             ]
         return found
+
+    def _check_gap(self, place: TopicPartition, wanted: int) -> None:
+        """Raises where no record lies at `wanted` for a reason that its reader must be told."""
+        if (end := _end(self._connection, place)) < wanted:
+            raise LogReplaced(place, wanted=wanted, why=f"it ends at {end}")
+        if (oldest := _start(self._connection, place)) > wanted:
+            raise RecordsLost(place, wanted=wanted, oldest=oldest)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         return dict(self._offsets)
@@ -193,6 +216,23 @@ def _end(connection: sqlite3.Connection, place: TopicPartition) -> int:
         "SELECT next_offset FROM ends WHERE topic = ? AND partition = ?", (place.topic, place.partition)
     ).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _start(connection: sqlite3.Connection, place: TopicPartition) -> int:
+    row = connection.execute(
+        'SELECT min("offset") FROM records WHERE topic = ? AND partition = ?', (place.topic, place.partition)
+    ).fetchone()
+    return _end(connection, place) if row[0] is None else int(row[0])
+
+
+def _identity(connection: sqlite3.Connection) -> str:
+    """The random name of this file's log, given when it is first opened."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'identity'").fetchone():
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_IDENTITY)
+        connection.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
+        connection.execute("COMMIT")
+    return str(connection.execute("SELECT id FROM identity").fetchone()[0])
 
 
 def _headers_to_text(headers: tuple[tuple[str, bytes], ...]) -> str:

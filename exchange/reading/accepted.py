@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from exchange.log.port import EventLog, LogReader, Position, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.feedback import FeedbackReceived
 from schemas.topics import FEEDBACK
@@ -90,7 +90,9 @@ class AcceptedWords:
                 self._close_reader()  # nobody asked for long: the newest are what matters
         if self._reader is None:
             share = max(1, self._limit // len(self._places))
-            self._reader = self._log.reader({place: max(0, end - share) for place, end in ends.items()})
+            self._reader = self._log.reader(
+                {place: max(self._log.start_offset(place), end - share) for place, end in ends.items()}
+            )
         self._through(self._reader, ends, self._note)
 
     def _note(self, record: StoredRecord) -> bool:
@@ -154,9 +156,11 @@ class AcceptedWords:
 
         try:
             self._through(reader, {partition: offset + 1}, first)
+        except (RecordsLost, LogReplaced) as error:
+            raise NotFound("there is no such feedback any more") from error
         finally:
             reader.close()
-        # A log that has let go of the record reads on from the oldest that is left.
+        # What lies there now can be a younger record: offset 0 stands for the oldest that is left.
         for record in records[:1]:
             if _id_of(record) == feedback_id:
                 try:

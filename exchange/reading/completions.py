@@ -134,7 +134,9 @@ class CompletionIndex:
                 self._close_reader()  # nobody asked for long: the newest are what matters
         if self._reader is None:
             share = max(1, self._limit // len(self._places))
-            self._reader = self._log.reader({place: max(0, end - share) for place, end in ends.items()})
+            self._reader = self._log.reader(
+                {place: max(self._log.start_offset(place), end - share) for place, end in ends.items()}
+            )
         deadline = time.monotonic() + self._timeout_s
         while any(self._reader.positions()[place] < end for place, end in ends.items()):
             records = self._reader.poll(max_records=_BATCH, timeout_s=_WAIT_S)

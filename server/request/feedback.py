@@ -136,6 +136,7 @@ class _Desk:
             if is_metric(raw):
                 word = await metric_word(self._deps, raw, key)
                 policy, kind = word.claims.policy, word.body.kind
+                self._check_consent(word.claims)
                 item_id, digest = self._id_of(word.claims, word.body)
                 if not word.dry:
                     await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
@@ -145,6 +146,7 @@ class _Desk:
             kind = body.kind
             claims = self._claims(body.handle, key)
             policy = claims.policy
+            self._check_consent(claims)
             check_signal(signal_of(body), claims.target)
             self._check_source(body.source, key)
             item_id, digest = self._id_of(claims, body)
@@ -168,6 +170,7 @@ class _Desk:
         refs = target.candidates if isinstance(target, ComparisonTarget) else (target,)
         shown = tuple(CandidateRef(completion_id=r.completion_id, choice=r.choice, version=r.version) for r in refs)
         comparison = target.comparison_id if isinstance(target, ComparisonTarget) else None
+        self._check_consent(claims)
         of = comparison or f"{shown[0].completion_id}/{shown[0].choice}"
         event = AnswerDisplayed(
             id=pseudonyms.derived_id(self._deps.secrets.pseudonym_key, "disp", claims.tenant, of),
@@ -203,6 +206,8 @@ class _Desk:
             for policy in ([body.policy] if body.policy else mine)
         ]
         await asyncio.gather(*(self._append(event) for event in events))
+        # Here from now on; the other replicas read it off the log.
+        await asyncio.to_thread(self._deps.consents.note, events)
         return {"level": body.level.value, "status": "stored"}
 
     async def _body(self, request: Request, model: TypeAdapter[Any]) -> Any:
@@ -231,6 +236,15 @@ class _Desk:
         if key is not None and not key.may_use(claims.policy):
             raise HandleRefused("foreign", "this handle speaks of a policy that the API key may not use")
         return claims
+
+    def _check_consent(self, claims: HandleClaims) -> None:
+        """Handles outlive a change of mind, so the person's last word is asked for here too."""
+        if self._deps.consents.said_by(claims.end_user) is ConsentLevel.NONE:
+            raise Forbidden(
+                "this person lets nothing of theirs be kept",
+                field="handle",
+                remedy="If they allow it again, say so first with POST /v1/consent.",
+            )
 
     def _check_source(self, source: FeedbackSource, key: ApiKey | None) -> None:
         if source is FeedbackSource.USER:

@@ -14,6 +14,7 @@ from schemas.handles import HandleClaims, issue_handle
 from server import pseudonyms
 from server.auth import ApiKey
 from server.request.chat_request import GenerationRequest, can_explore, engine_body
+from server.request.consents import narrowed
 from server.request.context import RequestContext
 from server.request.recorder import completion_id_of
 from server.request.request_path import RequestPath
@@ -73,11 +74,13 @@ def caller_of(deps: RequestPath, request: GenerationRequest, key: ApiKey) -> Cal
     """The pseudonyms and the consent that go with a request."""
     secret = deps.secrets.pseudonym_key
     said = request.consent
+    asked = Consent(level=said, source="request") if said else Consent(level=key.default_consent, source="key")
+    end_user = pseudonyms.end_user(secret, key.tenant, request.user) if request.user else None
     return Caller(
         key=key,
-        end_user=pseudonyms.end_user(secret, key.tenant, request.user) if request.user else None,
+        end_user=end_user,
         session=pseudonyms.conversation(secret, key.tenant, request.session) if request.session else None,
-        consent=Consent(level=said, source="request") if said else Consent(level=key.default_consent, source="key"),
+        consent=narrowed(asked, deps.consents.said_by(end_user)),
     )
 
 

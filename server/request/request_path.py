@@ -15,6 +15,7 @@ from schemas.errors import NotFound
 from server.auth import ApiKey, KeyFile
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.request.consents import ConsentBook
 from server.request.recorder import Recorder
 from server.request.routing import RoutingTable
 from server.secrets import Secrets
@@ -35,6 +36,7 @@ class RequestPath:
     policies: tuple[str, ...]
     engine: Engine
     recorder: Recorder
+    consents: ConsentBook
     appender: Appender
     keys: KeyStore
     metrics: ServerMetrics

@@ -9,9 +9,9 @@ import pytest
 
 from exchange.log.port import EventLog
 from exchange.open import open_log
-from tests.fixtures_kafka import kafka_broker
+from tests.fixtures_kafka import kafka_broker, kafka_cluster, kafka_cluster_shared
 
-__all__ = ["kafka_broker"]
+__all__ = ["kafka_broker", "kafka_cluster", "kafka_cluster_shared"]
 
 LOGS = ["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.kafka)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka import Broker, start_broker
+from deploy.brokers.broker import Broker, start_broker
 from exchange.log.port import TopicPartition
 from schemas.errors import Unavailable
 from schemas.topics import COMPLETIONS, POLICY, TOPICS

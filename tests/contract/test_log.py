@@ -90,6 +90,19 @@ def test_positions_count_up_from_the_end_offset(log: EventLog) -> None:
     assert log.end_offset(place) == end + 3
 
 
+def test_a_topic_has_a_name_of_its_own_and_a_start(log: EventLog) -> None:
+    names = {topic: log.identity(topic) for topic in (COMPLETIONS.name, POLICY.name)}
+    assert len(set(names.values())) == 2
+    assert log.identity(POLICY.name) == names[POLICY.name] != ""
+    (place, end) = next(iter(ends(log, POLICY.name).items()))
+    log.append([record("p", "one", POLICY.name)])
+    assert 0 <= log.start_offset(place) <= end
+    with pytest.raises(InvalidInput):
+        log.identity("attune.typo")
+    with pytest.raises(InvalidInput):
+        log.start_offset(TopicPartition(POLICY.name, 7))
+
+
 def test_reading_starts_at_the_given_offset_and_covers_only_what_was_assigned(log: EventLog) -> None:
     positions = log.append([record("same", str(n)) for n in range(10)])
     log.append([record("other", "x", FEEDBACK.name)])

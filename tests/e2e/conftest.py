@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka import Broker
+from deploy.brokers.broker import Broker
 from tests.e2e.running import RunningServer, run_server
 from tests.fixtures_kafka import kafka_broker
 

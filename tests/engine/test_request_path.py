@@ -32,6 +32,7 @@ from schemas.topics import COMPLETIONS
 from schemas.wire import decode_event
 from server.auth import KeyFile, Scope
 from server.metrics import ServerMetrics
+from server.request.consents import ConsentBook
 from server.request.mount import install_request_path
 from server.request.recorder import Recorder
 from server.request.request_path import RequestPath
@@ -97,6 +98,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
         chat_template_hash=engine.chat_template_hash,
     )
     secrets = load_secrets(folder)
+    consents = ConsentBook(log, folder / "consents.db")
     path = RequestPath(
         auth=key_file,
         secrets=secrets,
@@ -104,6 +106,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
         policies=("support",),
         engine=engine,
         recorder=recorder,
+        consents=consents,
         appender=appender,
         keys=store,
         metrics=metrics,
@@ -114,6 +117,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning", ws="none"))
 
     async def start() -> asyncio.Task[None]:
+        await consents.start()
         install_request_path(app, path)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
@@ -129,6 +133,7 @@ def served(engine_server: EngineServer, tmp_path_factory: pytest.TempPathFactory
             stack.callback(engine.set_sink, engine_server.records.append)
             server.should_exit = True
             await task
+            await consents.close()
 
     engine_server.call(stop())
     recorder.close()

@@ -16,7 +16,7 @@ from schemas.base import now_ms
 from schemas.event import Event
 from schemas.events import ErasureApplied, ErasureRequested
 from schemas.wire import encode_event
-from trainer.intake.ledger import Buried
+from trainer.intake.batch import Buried
 
 log = logging.getLogger(__name__)
 

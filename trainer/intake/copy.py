@@ -29,7 +29,10 @@ def copy_facts(source: Path, target: Path) -> None:
             connection.execute(
                 "INSERT INTO copy.events SELECT event_id, kind, subject, at, completion_id, facts, NULL FROM events"
             )
-            for table in ("offsets", "dead_letters", "expired", "owner"):
+            there = {name for (name,) in connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
+            for table in ("offsets", "dead_letters", "expired", "owner", "topics", "lost"):
+                if table not in there:
+                    continue  # a ledger that no newer trainer has opened yet
                 connection.execute(f"INSERT INTO copy.{table} SELECT * FROM main.{table}")  # noqa: S608 - fixed names
             connection.execute("COMMIT")
     except sqlite3.Error as error:

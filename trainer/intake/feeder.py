@@ -1,12 +1,14 @@
 """Keeps the ledger up with the log in a thread of its own, so that a turn that trains for hours loses no consumer.
 
-Knows ingest and threads; knows nothing of what is read.
+Partitions are assigned by hand and offsets come from the ledger, so no broker can take them away from a reader that is
+slow. Knows ingest and threads; knows nothing of what is read.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,8 +22,10 @@ _WAIT_S = 0.5
 class Feeder:
     """Pumps until closed. A log that is away is tried again; any other error ends it and shows in `check`."""
 
-    def __init__(self, ingest: Ingest, retry_s: float = 1.0) -> None:
+    def __init__(self, ingest: Ingest, retry_s: float = 1.0, report: Callable[[bool], None] | None = None) -> None:
+        """`report` is told after each look whether the log could be reached, in the thread that looked."""
         self._ingest = ingest
+        self._report = report or (lambda _reachable: None)
         self._retry_s = retry_s
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="attune-ingest", daemon=True)
@@ -36,6 +40,7 @@ class Feeder:
         while left > 0:
             count = self._ingest.pump(timeout_s=_WAIT_S)
             self.read += count
+            self._report(True)
             # Offsets may have gaps, so what is left is asked of the log again.
             left = min(left - count, self._ingest.lag())
         return self.read - before
@@ -68,6 +73,7 @@ class Feeder:
         while not self._quit.is_set():
             try:
                 self.read += self._ingest.pump(timeout_s=_WAIT_S)
+                self._report(True)
                 if away:
                     log.info("the event log is back")
                 away = False
@@ -75,7 +81,9 @@ class Feeder:
                 if not away:
                     log.warning("the event log is away, trying again: %s", error)
                 away = True
+                self._report(False)
                 self._quit.wait(self._retry_s)
             except AttuneError as error:
+                log.error("reading the log has stopped: %s", error)
                 self._error = error
                 return

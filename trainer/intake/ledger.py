@@ -8,11 +8,11 @@ tombstones whichever comes first, the rows or the erasure. Knows events; knows n
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -20,6 +20,7 @@ from exchange.log.port import Position, TopicPartition
 from schemas.errors import ConfigError
 from schemas.event import Event
 from schemas.sealed import Sealed
+from trainer.intake.batch import Batch, BeforeCommit, Buried, DeadLetter, Gap
 from trainer.intake.facts import Known
 from trainer.intake.rows import FACTS, row_of, subject_of
 
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS events (
     completion_id TEXT, facts TEXT, content TEXT
 );
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject);
+CREATE INDEX IF NOT EXISTS erasures_by_subject ON events (subject, at) WHERE kind = 'erasure';
 CREATE TABLE IF NOT EXISTS offsets (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
@@ -39,38 +41,12 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS expired (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, first_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition, first_offset)
+) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A record that could not be read, and why."""
-
-    position: Position
-    reason: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What some records came to, and where reading goes on after them."""
-
-    events: Sequence[Event]
-    dead_letters: Sequence[DeadLetter]
-    offsets: Mapping[TopicPartition, int]
-    """The next offset to read, by partition."""
-
-
-@dataclass(frozen=True)
-class Buried:
-    """The rows of one person that a batch made tombstones of."""
-
-    rows: int
-    key_ids: frozenset[str]
-    """Keys that had sealed their content."""
-
-
-BeforeCommit = Callable[[Sequence[Event], Mapping[str, Buried]], None]
-"""Told of a batch's events and of whom it buried, by subject, inside the transaction."""
 
 
 class Ledger:
@@ -140,6 +116,10 @@ class Ledger:
             self._connection.executemany(
                 "INSERT INTO offsets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(place.topic, place.partition, offset) for place, offset in batch.offsets.items()],
+            )
+            self._connection.executemany(
+                "INSERT INTO lost VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(gap.partition.topic, gap.partition.partition, gap.first, gap.next) for gap in batch.gaps],
             )
             if before_commit is not None:
                 before_commit(batch.events, buried)
@@ -218,6 +198,27 @@ class Ledger:
             rows = self._connection.execute("SELECT * FROM dead_letters ORDER BY 1, 2, 3").fetchall()
         return [DeadLetter(Position(topic, partition, offset), reason) for topic, partition, offset, reason in rows]
 
+    def gaps(self) -> list[Gap]:
+        """What the log deleted before it was read, by place."""
+        with self._lock:
+            rows = self._connection.execute("SELECT * FROM lost ORDER BY 1, 2, 3").fetchall()
+        return [Gap(TopicPartition(topic, partition), first, after) for topic, partition, first, after in rows]
+
+    def identities(self) -> dict[str, str]:
+        """The names of the topics that the offsets are of, as `EventLog.identity` gave them."""
+        with self._lock:
+            return dict(self._connection.execute("SELECT topic, identity FROM topics").fetchall())
+
+    def identify(self, identities: Mapping[str, str]) -> None:
+        """Say which topics the offsets are of."""
+        with self._lock, self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO topics VALUES (?, ?)", identities.items())
+
+    def forget(self, topic: str) -> None:
+        """Read a topic anew. Rows stay: an event that comes again is the same by its id."""
+        with self._lock, self._transaction():
+            self._connection.execute("DELETE FROM offsets WHERE topic = ?", (topic,))
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
@@ -236,19 +237,25 @@ class Ledger:
     def _bury(self, events: Iterable[Event]) -> Mapping[str, Buried]:
         """Make tombstones of what persons touched by this batch said or were told up to their erasure."""
         buried: dict[str, Buried] = {}
-        for subject in {subject_of(event) for event in events}:
+        subjects = sorted({subject_of(event) for event in events})
+        # One question for all of them: few have been erased, and a batch may name a thousand people.
+        erased = self._connection.execute(
+            "SELECT subject, MAX(at) FROM events"
+            " WHERE kind = 'erasure' AND subject IN (SELECT value FROM json_each(?)) GROUP BY subject",
+            (json.dumps(subjects),),
+        ).fetchall()
+        for subject, at in erased:
             which = (
-                "WHERE subject = ? AND facts IS NOT NULL"
+                "WHERE subject = ? AND facts IS NOT NULL AND at <= ?"
                 " AND kind IN ('completion', 'feedback', 'imported', 'displayed')"
-                " AND at <= (SELECT MAX(at) FROM events WHERE subject = ? AND kind = 'erasure')"
             )
-            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, subject)).fetchall()  # noqa: S608
+            rows = self._connection.execute(f"SELECT content FROM events {which}", (subject, at)).fetchall()  # noqa: S608
             if rows:
                 sealed = (Sealed.model_validate_json(content) for (content,) in rows if content is not None)
                 buried[subject] = Buried(len(rows), frozenset(one.key_id for one in sealed))
                 self._connection.execute(
                     f"UPDATE events SET facts = NULL, content = NULL {which}",  # noqa: S608
-                    (subject, subject),
+                    (subject, at),
                 )
         return buried
 

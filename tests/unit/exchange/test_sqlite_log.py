@@ -8,11 +8,12 @@ import sys
 import textwrap
 import time
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from exchange.log.port import StoredRecord, TopicPartition
+from exchange.log.port import RecordsLost, StoredRecord, TopicPartition
 from exchange.log.sqlite import SqliteLog
 from schemas.errors import ConfigError, Unavailable
 from schemas.topics import COMPLETIONS
@@ -139,3 +140,33 @@ def test_files_that_are_no_such_log_are_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(ConfigError, match="layout 7"):
         SqliteLog(tmp_path / "newer.db")
+
+
+def test_a_reader_is_told_what_retention_took_before_it_was_read(tmp_path: Path) -> None:
+    with SqliteLog(tmp_path / "log.db") as log:
+        place = TopicPartition("attune.policy", 0)
+        records = [LogRecord(place.topic, b"k", str(n).encode(), (("class", b"short"),)) for n in range(5)]
+        log.append(records[:3])
+        behind, at_start = log.reader({place: 2}), log.reader({place: 0})
+        assert log.drop(place.topic, 2**62, "class", "short") == 3
+        assert log.start_offset(place) == log.end_offset(place) == 3
+        with pytest.raises(RecordsLost) as raised:
+            behind.poll()
+        assert (raised.value.partition, raised.value.wanted, raised.value.oldest) == (place, 2, 3)
+        log.append(records[3:])
+        assert [stored.position.offset for stored in log.reader({place: raised.value.oldest}).poll()] == [3, 4]
+        assert [stored.position.offset for stored in at_start.poll()] == [3, 4], "0 stands for what is left"
+
+
+def test_a_log_keeps_its_name_and_an_older_file_gets_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with SqliteLog(path) as log:
+        name = log.identity("attune.policy")
+    with SqliteLog(path) as log:
+        assert log.identity("attune.policy") == name
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE identity")
+    with SqliteLog(path) as log:
+        assert log.identity("attune.policy") not in ("", name)
+    with SqliteLog(tmp_path / "other.db") as log:
+        assert log.identity("attune.policy") != name

@@ -1,16 +1,20 @@
-"""What each consent level allows, from the request to the next snapshot, over a SQLite log."""
+"""What each consent level allows, from the request to the next snapshot, over a SQLite log, on every replica."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from schemas.completion import CompletionRecorded
+from exchange.log.memory import MemoryLog
+from schemas.completion import CompletionRecorded, Consent, ConsentLevel
 from schemas.event import Event
 from schemas.wire import decode_event
 from server.pseudonyms import end_user
 from server.secrets import load_secrets
 from tests.unit.privacy.test_bytes import Site, _records, open_site
+from tests.unit.server.control.whole import open_server
+from tests.unit.server.control.world import until
 
 
 async def talk(site: Site, user: str, *, consent: str | None = None) -> dict[str, Any]:
@@ -69,3 +73,55 @@ async def test_a_change_of_mind_takes_effect_on_the_next_snapshot(tmp_path: Path
         await site.post("/v1/consent", {"user": "ann", "level": "train"})
         await talk(site, "ann")
         assert in_snapshot(site, 3) == {"ann": 2, "bob": 1}, "from before and from now, never from in between"
+
+
+async def test_who_said_none_is_served_and_leaves_nothing_on_the_log_whatever_the_app_sends(tmp_path: Path) -> None:
+    async with open_site(tmp_path) as site:
+        old = await talk(site, "ann")
+        await site.post("/v1/consent", {"user": "ann", "level": "none"})
+        site.settle()
+        before = len(_records(site.log))
+        for consent in (None, "train", "store"):
+            answer = await talk(site, "ann", consent=consent)
+            assert answer["choices"][0]["message"]["content"], "served"
+            assert answer["attune"]["handles"] == []
+        asked = {"model": "support", "messages": [{"role": "user", "content": "hello"}], "user": "ann", "k": 2}
+        assert (await site.post("/v1/comparisons", asked))["handle"] is None
+        handle = old["attune"]["handles"][0]
+        for path, body in (
+            ("/v1/feedback", {"kind": "comment", "comment": "words of hers"}),
+            ("/v1/feedback", {"kind": "thumbs", "value": "up"}),
+            ("/v1/displayed", {}),
+        ):
+            refused = await site.http.post(path, json={"handle": handle, **body}, headers=site.app_key)
+            assert refused.status_code == 403, "a handle from before"
+            assert "lets nothing of theirs be kept" in refused.json()["error"]["message"]
+        site.settle()
+        assert len(_records(site.log)) == before
+
+        await site.post("/v1/consent", {"user": "ann", "level": "store"})
+        kept = await talk(site, "ann", consent="train")
+        event = next(
+            one for one in events(site) if getattr(one, "completion_id", "") == kept["attune"]["completion_id"]
+        )
+        assert isinstance(event, CompletionRecorded)
+        assert event.consent == Consent(level=ConsentLevel.STORE, source="event"), "never more than she said"
+        asks_less = await talk(site, "ann", consent="none")
+        assert asks_less["attune"]["handles"] == []
+
+
+async def test_a_change_reaches_the_next_request_of_every_replica(tmp_path: Path) -> None:
+    log = MemoryLog()
+    chat = {"model": "support", "messages": [{"role": "user", "content": "hello"}], "user": "ann"}
+    secrets = load_secrets(tmp_path / "one" / "data")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")  # replicas share their secrets
+    ann = end_user(secrets.pseudonym_key, "acme", "ann")
+    async with open_server(tmp_path / "one", log=log) as one, open_server(tmp_path / "two", log=log) as two:
+        for level, handles in (("none", 0), ("train", 1)):
+            told = await one.send("/v1/consent", {"user": "ann", "level": level})
+            assert told.status_code == 200
+            here = await one.send("/v1/chat/completions", chat)
+            assert len(here.json()["attune"]["handles"]) == handles, "at once, where it was said"
+            await until(lambda wanted=level: two.application.consents.said_by(ann).value == wanted)
+            there = await two.send("/v1/chat/completions", chat)
+            assert len(there.json()["attune"]["handles"]) == handles

@@ -14,7 +14,7 @@ from schemas.base import now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import Unavailable
 from schemas.event import Event
-from schemas.topics import COMPLETIONS, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK
 from schemas.wire import decode_event, encode_event
 from tests.factories import START, Maker
 from tests.unit.privacy.test_bytes import open_site
@@ -26,7 +26,7 @@ from trainer.joining.join import join
 
 def on(log: EventLog) -> list[Event]:
     found: list[Event] = []
-    for topic in (COMPLETIONS.name, FEEDBACK.name, ERASURES.name):
+    for topic in (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name):
         reader = log.reader({TopicPartition(topic, number): 0 for number in log.partitions(topic)})
         found += [decode_event(record.value, record.headers) for record in reader.poll()]
         reader.close()

@@ -28,6 +28,7 @@ from server.auth import KeyFile, Scope
 from server.engine.memory import InMemoryEngine
 from server.fallbacks import install_fallbacks
 from server.metrics import ServerMetrics
+from server.request.consents import ConsentBook
 from server.request.mount import install_request_path
 from server.request.recorder import Recorder
 from server.request.request_path import RequestPath
@@ -135,6 +136,7 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
         chat_template_hash=engine.chat_template_hash,
     )
     secrets = load_secrets(folder / "data")
+    consents = ConsentBook(log, folder / "consents.db")
     path = RequestPath(
         auth=key_file,
         secrets=secrets,
@@ -142,6 +144,7 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
         policies=("support", "sales"),
         engine=engine,
         recorder=recorder,
+        consents=consents,
         appender=appender,
         keys=store,
         metrics=metrics,
@@ -149,11 +152,13 @@ async def open_world(folder: Path, *, seconds_per_step: float = 0.0, **settings:
         allowed_origins=("https://app.example.com",),
         **settings,
     )
+    await consents.start()
     app = FastAPI()
     install_fallbacks(app)
     install_request_path(app, path)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         yield World(client, app, path, engine, log, store, metrics, secrets, keys, routing)
+    await consents.close()
     recorder.close()
     appender.close()
     store.close()

@@ -13,6 +13,7 @@ from schemas.completion import ConsentLevel
 from schemas.events import AnswerDisplayed, ConsentChanged
 from schemas.feedback import ComparisonTarget, FeedbackContent, FeedbackReceived, FeedbackSource
 from schemas.handles import Keyring, issue_handle, verify_handle
+from schemas.topics import CONSENTS
 from server.request.mount import install_request_path
 from tests.unit.server.request.conftest import World
 
@@ -207,14 +208,14 @@ async def test_consent_changes_for_every_policy_of_the_key(world: World) -> None
     await world.chat(user="ann")
     changed = await world.post("/v1/consent", {"user": "ann", "level": "none"})
     assert changed.json() == {"level": "none", "status": "stored"}
-    events = [event for event in world.feedback() if isinstance(event, ConsentChanged)]
+    events = [event for event in world.events(CONSENTS) if isinstance(event, ConsentChanged)]
     assert {(event.policy, event.level) for event in events} == {
         ("support", ConsentLevel.NONE),
         ("sales", ConsentLevel.NONE),
     }
     assert {event.end_user for event in events} == {world.completions()[0].end_user}
     await world.post("/v1/consent", {"user": "ann", "level": "train", "policy": "sales"}, key="sales")
-    assert len(world.feedback()) == 3
+    assert len(world.events(CONSENTS)) == 3
     assert (
         await world.post("/v1/consent", {"user": "ann", "level": "train", "policy": "support"}, key="sales")
     ).status_code == 404

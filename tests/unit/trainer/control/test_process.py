@@ -85,9 +85,13 @@ def until(condition: object) -> None:
 
 
 def test_a_log_that_is_away_is_tried_again() -> None:
-    with Feeder(Scripted(2, Unavailable("away"), 3), retry_s=0.01) as feeder:  # type: ignore[arg-type]
+    told: list[bool] = []
+    script = Scripted(2, Unavailable("away"), 3)
+    with Feeder(script, retry_s=0.01, report=told.append) as feeder:  # type: ignore[arg-type]
         feeder.start()
-        until(lambda: feeder.read == 5)
+        until(lambda: len(told) >= 3)
+        assert feeder.read == 5
+        assert told[:3] == [True, False, True]
         feeder.check()
 
 

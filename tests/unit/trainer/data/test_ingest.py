@@ -17,13 +17,14 @@ from schemas.completion import ConsentLevel
 from schemas.errors import IntegrityError, Unavailable
 from schemas.event import Event
 from schemas.events import ReplicaReported
-from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, encode_event
 from tests.factories import Maker
 from tests.unit.trainer.data.support import ledger_of, log_of, pump_all
+from trainer.intake.batch import Buried
 from trainer.intake.facts import Known
 from trainer.intake.ingest import Ingest
-from trainer.intake.ledger import Buried, Ledger
+from trainer.intake.ledger import Ledger
 
 
 def story(make: Maker) -> list[Event]:
@@ -259,10 +260,15 @@ def test_a_log_that_goes_away_while_reading_is_read_again(log: MemoryLog, monkey
         assert ingest.lag() == 0
 
 
-def test_ingest_reads_three_topics(log: MemoryLog) -> None:
+def test_ingest_reads_four_topics(log: MemoryLog) -> None:
     with ledger_of(log) as ledger:
         ingest = Ingest(log, ledger, "support")
-        assert {place.topic for place in ingest._places} == {COMPLETIONS.name, FEEDBACK.name, ERASURES.name}
+        assert {place.topic for place in ingest._places} == {
+            COMPLETIONS.name,
+            FEEDBACK.name,
+            CONSENTS.name,
+            ERASURES.name,
+        }
 
 
 def test_a_ledger_of_another_log_is_refused(tmp_path: Path, log: MemoryLog) -> None:
@@ -270,5 +276,5 @@ def test_a_ledger_of_another_log_is_refused(tmp_path: Path, log: MemoryLog) -> N
     log.append([encode_event(make.completion())])
     with Ledger(tmp_path / "ledger.db", "support") as ledger:
         pump_all(Ingest(log, ledger, "support"))
-        with pytest.raises(IntegrityError, match="log ends at 0"):
+        with pytest.raises(IntegrityError, match="another log"):
             Ingest(MemoryLog(), ledger, "support")
