@@ -14,10 +14,10 @@ class Taken:
         self._token_ids: list[list[int]] = [[] for _ in range(choices)]
         self._logprobs: list[list[float]] = [[] for _ in range(choices)]
 
-    def add(self, choice: int, token_ids: list[int], logprobs: list[float]) -> None:
-        """The engine core sent these."""
-        self._token_ids[choice] += token_ids
-        self._logprobs[choice] += logprobs
+    def add(self, choice: int, token_id: int, logprob: float) -> None:
+        """The engine core sent this as the next token of a choice."""
+        self._token_ids[choice].append(token_id)
+        self._logprobs[choice].append(logprob)
 
     def logprobs_of(self, choice: int, token_ids: Sequence[int], *, cumulative: bool) -> list[float] | None:
         """The logprobs of `token_ids`, which are the next of the choice, or all of them so far where `cumulative`.

@@ -39,9 +39,9 @@ from tests.e2e.running import START_S, VLLM_ARGS, RunningServer, free_port, run_
 from tests.tiny_models import make_tiny_adapter, make_tiny_model
 
 PROMPT_TOKENS, ANSWER_TOKENS = 32, 64
-REQUESTS = {1: 12, 64: 256}
-"""Requests of one measurement by how many are in flight at once: about five seconds each on the reference machine."""
-QUICK_REQUESTS = {1: 3, 64: 64}
+REQUESTS = {1: 4, 64: 128}
+"""Requests of one measurement by how many are in flight at once: a few seconds each on the reference machine."""
+QUICK_REQUESTS = {1: 2, 64: 64}
 VERSION = "support@v1"
 
 
