@@ -60,7 +60,7 @@ async def take_sampled(client: Any) -> bool:
     if differs is None:
         return True
     vars(client.output_processor).pop("add_request", None)
-    log.warning("logprobs are recorded the slow way, by vLLM's dictionaries, because this vLLM differs: %s", differs)
+    log.error("logprobs are recorded the slow way, by vLLM's dictionaries, because this vLLM differs: %s", differs)
     return False
 
 
