@@ -68,6 +68,11 @@ bench: $(STAMP) ## One benchmark: make bench NAME=swap
 	@test -n "$(NAME)" || { echo "attune: name one: $$(ls tests/bench/*.py | xargs -n1 basename | sed 's/\.py//; s/_/-/g' | grep -v '^--' | tr '\n' ' ')" >&2; exit 2; }
 	@$(PYTHON) -m tests.bench.$(subst -,_,$(NAME)) $(ARGS)
 
+.PHONY: faults
+faults: $(STAMP) ## Kill and starve real processes under load, count every event, write docs/faults.md (ARGS="--only broker")
+	@$(PYTHON) -m deploy.needs java maven
+	@$(PYTHON) -m tests.faults $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what the demo and the tools left (not .venv)
 	rm -rf .attune .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .import_linter_cache

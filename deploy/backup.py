@@ -112,5 +112,5 @@ def restore_all(
 
 
 def _replay(server: ServerSettings, staged: Path) -> None:
-    with open_log(server.server.log) as log, closing(SqliteKeys(staged)) as keys:
+    with open_log(server.server.log, kafka=server.kafka) as log, closing(SqliteKeys(staged)) as keys:
         replay_erasures(read_erasures(log), keys)

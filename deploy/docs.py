@@ -1,4 +1,5 @@
-"""Docs that are generated from the code: the events (docs/events.md) and the settings (docs/configuration.md).
+"""Docs that are generated from the code: events (docs/events.md), settings (docs/configuration.md) and the
+description of the API (docs/openapi.json).
 
 `python -m deploy.docs` writes them; with `--check` it changes nothing and fails where one is out of date.
 """
@@ -8,14 +9,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+from exchange.keys.memory import MemoryKeys
+from exchange.log.memory import MemoryLog
+from exchange.registry.memory import MemoryRegistry
 from schemas.events import EVENTS
 from schemas.journal import Entry, JournalEntry
 from schemas.topics import TOPICS
 from schemas.wire import JOURNAL_TYPE
+from server.app import Parts, build_app
+from server.auth import KeyFile
+from server.engine.memory import InMemoryEngine
 from server.settings import ServerSettings
 from trainer.settings import TrainerSettings
 
@@ -110,6 +119,26 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
+def openapi_page() -> str:
+    """The description of the API, as GET /openapi.json gives it."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = ServerSettings.model_validate(
+            {
+                "server": {"data_dir": folder, "api_keys": folder / "api-keys.json"},
+                "engine": {"model": "none"},
+                "chat": {"secret": "of no service at all"},
+            }
+        )
+        keys = KeyFile(settings.server.api_keys)
+        parts = Parts(InMemoryEngine(), MemoryLog(), MemoryRegistry(), MemoryKeys(), keys, CollectorRegistry())
+        application = build_app(settings, parts)
+        application.recorder.close()
+        application.appender.close()
+        application.spool.close()
+        return json.dumps(application.app.openapi(), indent=1) + "\n"
+
+
 def _settings_tables(model: type[BaseModel], prefix: str) -> list[str]:
     rows, sections = [], []
     for name, field in model.model_fields.items():
@@ -142,7 +171,7 @@ def _plain(value: object) -> str:
 
 def main() -> None:
     """Write the pages, or check them."""
-    pages = {"events.md": events_page(), "configuration.md": settings_page()}
+    pages = {"events.md": events_page(), "configuration.md": settings_page(), "openapi.json": openapi_page()}
     stale = [name for name, text in pages.items() if _read(FOLDER / name) != text]
     if "--check" in sys.argv[1:]:
         if stale:

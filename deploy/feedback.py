@@ -53,7 +53,8 @@ def read_fate(config: Path, feedback_id: str) -> dict[str, Any]:
     from trainer.settings import load_settings
 
     settings = load_settings(config)
-    with open_log(settings.log) as log, closing(AcceptedWords(log, timeout_s=math.inf)) as words:
+    opened = open_log(settings.log, kafka=settings.kafka, registry=settings.registry)
+    with opened as log, closing(AcceptedWords(log, timeout_s=math.inf)) as words:
         found = words.find(feedback_id, search=True)
         fate = Fates(open_registry(settings.registry)).of(found)
     return fate.model_dump(mode="json")

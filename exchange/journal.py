@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exchange.log.port import EventLog, Position, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, Position, StoredRecord, TopicPartition
 from schemas.errors import ConfigError, InvalidInput, Refused, Unavailable
 from schemas.event import Event
 from schemas.journal import ENTRY, Entry, JournalEntry
@@ -39,20 +40,23 @@ class PolicyJournal:
         log: stays the caller's to close.
         read_timeout_s: how long reading up to the end of the log may take before it counts as unreachable.
         source: names this process in what it writes, e.g. `attune/trainer`.
+        presumed: states that hold until the journal has been read to its end for the first time, by policy.
     """
 
-    def __init__(self, log: EventLog, *, read_timeout_s: float = 10.0, source: str = "attune") -> None:
-        partitions = log.partitions(POLICY.name)
-        if len(partitions) != 1:
-            raise ConfigError(
-                f"the topic {POLICY.name} has {len(partitions)} partitions; a journal has one order, so one partition",
-                remedy="Delete the topic and let Attune make it.",
-            )
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        read_timeout_s: float = 10.0,
+        source: str = "attune",
+        presumed: Mapping[str, PolicyState] | None = None,
+    ) -> None:
         self._log = log
         self._read_timeout_s = read_timeout_s
         self._source = source
-        self._place = TopicPartition(POLICY.name, partitions[0])
-        self._reader = log.reader({self._place: 0})
+        self._presumed = presumed
+        self._place = TopicPartition(POLICY.name, 0)
+        self._reader: LogReader | None = None  # opened by the first read, since the log may be away by now
         self._reading = threading.Lock()
         self._folding = threading.Lock()
         self._folds: dict[str, PolicyFold] = {}
@@ -64,6 +68,11 @@ class PolicyJournal:
         """Records that were skipped because they are no journal entry that this code knows."""
         return self._unreadable
 
+    @property
+    def presuming(self) -> bool:
+        """Whether `state` tells what was presumed, since the journal was not read to its end yet."""
+        return self._presumed is not None
+
     def refresh(self, timeout_s: float = 0.0) -> bool:
         """Read all that is on the log now, waiting up to `timeout_s` where there is nothing new.
 
@@ -71,6 +80,7 @@ class PolicyJournal:
 
         Raises:
             Unavailable: the log cannot be reached, or its end was not reached in time.
+            ConfigError: the topic has more than one partition.
         """
         with self._reading:
             return self._read(timeout_s)
@@ -78,6 +88,8 @@ class PolicyJournal:
     def state(self, policy: str) -> PolicyState:
         """A policy as last read; one without entries serves its base."""
         with self._folding:
+            if self._presumed is not None:
+                return self._presumed.get(policy) or initial_state(policy)
             fold = self._folds.get(policy)
             return fold.state if fold is not None else initial_state(policy)
 
@@ -121,21 +133,34 @@ class PolicyJournal:
     def close(self) -> None:
         """Stop reading. The log stays open."""
         with self._reading:
-            self._reader.close()
+            if self._reader is not None:
+                self._reader.close()
 
     def _read(self, timeout_s: float) -> bool:
-        records = self._reader.poll(timeout_s=timeout_s)
+        reader = self._reader = self._reader or self._open()
+        records = reader.poll(timeout_s=timeout_s)
         self._fold(records)
         new = bool(records)
         end = self._log.end_offset(self._place)
         deadline = time.monotonic() + self._read_timeout_s
-        while self._reader.positions()[self._place] < end:
+        while reader.positions()[self._place] < end:
             if time.monotonic() > deadline:
                 raise Unavailable(f"the policy journal could not be read up to offset {end} in time")
-            records = self._reader.poll(timeout_s=0.1)
+            records = reader.poll(timeout_s=0.1)
             self._fold(records)
             new = new or bool(records)
+        with self._folding:
+            new, self._presumed = new or self._presumed is not None, None
         return new
+
+    def _open(self) -> LogReader:
+        partitions = self._log.partitions(POLICY.name)
+        if partitions != (self._place.partition,):
+            raise ConfigError(
+                f"the topic {POLICY.name} has {len(partitions)} partitions; a journal has one order, so one partition",
+                remedy="Delete the topic and let Attune make it.",
+            )
+        return self._log.reader({self._place: 0})
 
     def _fold(self, records: list[StoredRecord]) -> None:
         for record in records:

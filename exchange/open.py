@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import EventLog
 from exchange.registry.port import Registry
 from schemas.errors import ConfigError
@@ -16,14 +17,17 @@ _MEMORY = "memory:"
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 
 
-def open_log(url: str) -> EventLog:
+def open_log(url: str, *, kafka: KafkaSettings | None = None, registry: str | None = None) -> EventLog:
     """The event log at `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or `kafka://HOST:PORT,HOST:PORT`.
 
     Each call for `memory:` makes an empty log of its own.
 
+    A Kafka log connects when it is first used, not here. What is too large for it lies beside the `registry` of that
+    URL; without one it is refused, and claims on such records are not resolved.
+
     Raises:
         ConfigError: no such kind of log.
-        Unavailable: it cannot be reached.
+        Unavailable: it cannot be opened.
     """
     if url == _MEMORY:
         from exchange.log.memory import MemoryLog
@@ -35,9 +39,15 @@ def open_log(url: str) -> EventLog:
         return SqliteLog(_path(url, "log"))
     if url.startswith(_KAFKA):
         servers = _servers(url)
-        from exchange.log.kafka import KafkaLog
+        from exchange.log.kafka.log import KafkaLog
 
-        return KafkaLog(servers)
+        log = KafkaLog(servers, kafka)
+        if registry is None or registry == _MEMORY:
+            return log
+        from exchange.log.claims import Blobs, ClaimingLog
+        from exchange.registry.files import store_at
+
+        return ClaimingLog(log, Blobs(*store_at(registry)), log.fits)
     raise ConfigError(
         f"{url!r} is no event log", field="log", remedy="Write memory:, sqlite:///PATH or kafka://HOST:PORT."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, FiniteFloat, StringConstraints, model_validator
 
 from schemas.base import Body, Id, Record, Slug, VersionNumber
 from schemas.event import Event
@@ -90,7 +90,7 @@ class Outcome(Record):
 
     kind: Literal["outcome"] = "outcome"
     name: Slug
-    value: bool | float
+    value: bool | FiniteFloat
 
 
 class Retraction(Record):

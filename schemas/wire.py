@@ -20,6 +20,9 @@ JOURNAL_TYPE = JournalEntry.wire_type()
 RETENTION_HEADER = "ce_retention"
 """Header with a completion's retention class, so that a log can drop old records unread."""
 
+CLAIM_HEADER = "attune_claim"
+"""Header of a record whose value lies elsewhere: `sha256:DIGEST:BYTES` (see `exchange.log.claims`)."""
+
 
 @dataclass(frozen=True)
 class LogRecord:
@@ -66,8 +69,11 @@ def decode_event(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> Event:
 
     Raises:
         UnknownEvent: a type or major version that this code does not know.
-        InvalidInput: no CloudEvents type, or a body that does not keep the contract.
+        InvalidInput: no CloudEvents type, a body that does not keep the contract, or one that lies elsewhere and was
+            not found there whole.
     """
+    if header(headers, CLAIM_HEADER) is not None:
+        raise InvalidInput("the body is too large for the log and is missing or altered where it lies", field="body")
     wire_type = header(headers, "ce_type")
     if wire_type is None:
         raise InvalidInput("the record has no ce_type header", field="ce_type")

@@ -20,6 +20,7 @@ from exchange.journal import PolicyJournal
 from exchange.keys.port import KeyStore
 from exchange.log.appender import Appender
 from exchange.log.port import EventLog
+from exchange.log.spool import Spool
 from exchange.reading.accepted import AcceptedWords
 from exchange.reading.completions import CompletionIndex
 from exchange.reading.fates import Fates
@@ -32,6 +33,7 @@ from server.control.admin import Administration, admin_router
 from server.control.erasures import Erasures, erasures_router
 from server.control.explanations import explanations_router
 from server.control.follower import JournalFollower
+from server.control.last_served import LastServed
 from server.control.reports import ReplicaReports
 from server.control.staging import AdapterStage, Limits
 from server.control.swap import Swapper, SwapTimes
@@ -39,7 +41,9 @@ from server.engine.port import Engine
 from server.fallbacks import install_fallbacks
 from server.health import Health, health_router
 from server.metrics import ServerMetrics, metrics_router
+from server.openapi import install_description
 from server.request.consents import ConsentBook
+from server.request.description import engine_routes
 from server.request.fates import FateDesk, fates_router
 from server.request.models import models_router
 from server.request.mount import install_request_path
@@ -77,6 +81,7 @@ class Application:
     follower: JournalFollower
     recorder: Recorder
     appender: Appender
+    spool: Spool
     metrics: ServerMetrics
     accepted: AcceptedWords
     completions: CompletionIndex
@@ -86,10 +91,10 @@ class Application:
     async def running(self) -> AsyncIterator[None]:
         """Follow the journal and load versions while the context lasts; at its end, bring all events to the log.
 
-        Raises:
-            Unavailable: the log cannot be reached at the start.
+        The log may be away: what the journal said last is served then, and events wait in the spool.
         """
         async with AsyncExitStack() as ending:
+            ending.callback(self.spool.close)
             ending.callback(self.metrics.close)
             ending.callback(self.journal.close)
             ending.callback(self.accepted.close)
@@ -108,23 +113,34 @@ class Application:
         sealed = await asyncio.to_thread(self.recorder.close, FLUSH_S)
         sent = await asyncio.to_thread(self.appender.close, FLUSH_S)
         if not (sealed and sent):
-            log.error("some events did not reach the log before the server stopped")
+            log.error("some events reached neither the log nor the spool before the server stopped")
+        elif not self.spool.empty:
+            log.warning("%d bytes of events wait in the spool for the next start", self.spool.size_bytes)
 
 
 def build_app(settings: ServerSettings, parts: Parts) -> Application:
-    """Join the parts. Blocks for as long as reading the secrets takes.
+    """Join the parts. Blocks on this replica's own files, never on the log.
 
     Raises:
-        ConfigError: the secrets cannot be made or read.
-        Unavailable: the log cannot be reached.
+        ConfigError: the secrets cannot be made or read, or another process uses the spool.
     """
     section = settings.server
     root = settings.chat.secret
     secrets = load_secrets(section.data_dir) if root is None else derive_secrets(root.get_secret_value())
     source = f"attune/server/{section.replica_id}"
     metrics = ServerMetrics(parts.metrics_registry)
-    journal = PolicyJournal(parts.log, source=source)
-    appender = Appender(parts.log, max_queue_bytes=settings.chat.queue_bytes)
+    last_served = LastServed(section.data_dir / "served.json")
+    journal = PolicyJournal(parts.log, source=source, presumed=last_served.load())
+    spool = Spool(section.data_dir / "spool", max_bytes=settings.spool.max_bytes)
+    appender = Appender(
+        parts.log,
+        spool=spool,
+        dead_letters=section.data_dir / "spool" / "dead-letters",
+        tally=metrics,
+        max_queue_bytes=settings.chat.queue_bytes,
+        spool_after_s=settings.spool.after_seconds,
+        retry_s=settings.spool.retry_seconds,
+    )
 
     def report(event: ReplicaReported) -> None:
         try:
@@ -142,8 +158,10 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         times=SwapTimes(retry_s=settings.swap.retry_seconds, report_s=settings.swap.report_seconds),
         reports=ReplicaReports(section.replica_id, report),
     )
-    follower = JournalFollower(journal, swapper.changed)
-    metrics.watch(queue_bytes=lambda: appender.pending_bytes, reachable=lambda: follower.reachable)
+    follower = JournalFollower(
+        journal, swapper.changed, lambda: last_served.keep(journal.state(policy) for policy in section.policies)
+    )
+    metrics.watch(appender=appender, spool=spool, reachable=lambda: follower.reachable)
     recorder = Recorder(
         keys=parts.keys,
         appender=appender,
@@ -157,6 +175,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         parts.engine,
         swapper,
         follower,
+        appender,
         consents,
         metrics,
         idle_s=settings.health.idle_seconds,
@@ -198,6 +217,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     )
     app.include_router(erasures_router(erasures))
     install_request_path(app, path)
+    install_description(app, engine_routes())
     return Application(
         app=app,
         health=health,
@@ -206,6 +226,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         follower=follower,
         recorder=recorder,
         appender=appender,
+        spool=spool,
         metrics=metrics,
         accepted=accepted,
         completions=completions,

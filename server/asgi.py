@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import TooLarge, error_response
+from server.errors import TooLarge, WrongMedia, error_response
 
 BODY_S = 60.0
 """How long the body of a request may take to come, from its headers on."""
@@ -27,13 +27,16 @@ class ClientGone(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body.
+    """The request's body, which must say that it is JSON.
 
     Raises:
+        WrongMedia: it says that it is something else, or that it is compressed.
         TooLarge: it has more than `limit` bytes.
         ClientGone: the client left before the end.
     """
-    declared = Headers(scope=scope).get("content-length", "")
+    headers = Headers(scope=scope)
+    check_media(headers)
+    declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:18]) > limit:
         raise _too_large(limit)
     body = bytearray()
@@ -46,6 +49,23 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def check_media(headers: Headers) -> None:
+    """Whether a body is said to be plain JSON, or nothing is said. Nothing is ever unpacked, so nothing can swell.
+
+    Raises:
+        WrongMedia: it says that it is something else, or that it is compressed.
+    """
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise WrongMedia(
+            "compressed bodies are not taken", field="content-encoding", remedy="Send the body as it is, without it."
+        )
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("", "application/json") and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise WrongMedia(
+            "the body must be JSON", field="content-type", remedy="Send the header `Content-Type: application/json`."
+        )
 
 
 class BoundedBodies:
@@ -79,7 +99,7 @@ class BoundedBodies:
             size += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if size > self._limit:  # not our own error: where FastAPI reads the body, it would make a 400 of it
-                raise HTTPException(413, _too_large(self._limit).message)
+                raise HTTPException(413) from _too_large(self._limit)
             return message
 
         await self._app(scope, bounded, send)

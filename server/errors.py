@@ -39,10 +39,15 @@ class TooLarge(InvalidInput):
     """The request body is larger than the server takes."""
 
 
+class WrongMedia(InvalidInput):
+    """The request body is of a kind that the server does not read."""
+
+
 _STATUSES: tuple[tuple[type[AttuneError], int, str], ...] = (
     (Unauthorized, 401, "authentication_error"),
     (Forbidden, 403, "permission_error"),
     (TooLarge, 413, "invalid_request_error"),
+    (WrongMedia, 415, "invalid_request_error"),
     (HandleRefused, 403, "permission_error"),
     (InvalidInput, 400, "invalid_request_error"),
     (NotFound, 404, "not_found_error"),

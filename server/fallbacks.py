@@ -10,9 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
-from schemas.errors import InvalidInput
+from schemas.errors import AttuneError, InvalidInput
 from server.errors import error_response
+
+_WORDS = {
+    404: "there is nothing at this path. GET /openapi.json says what there is.",
+    405: "this path does not take this method; the header `Allow` says which it takes",
+}
 
 
 def install_fallbacks(app: FastAPI) -> None:
@@ -27,10 +33,14 @@ def install_fallbacks(app: FastAPI) -> None:
         ]
         return error_response(InvalidInput("; ".join(words), field=faults[0][0] or None))
 
-    async def no_route(_: Request, error: Exception) -> Response:
+    async def no_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "registered for this type alone"  # noqa: S101
-        body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": str(error.status_code)}
-        return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
+        if isinstance(error.__cause__, AttuneError):  # ours, in the one kind that FastAPI hands on
+            return error_response(error.__cause__)
+        message = _WORDS.get(error.status_code, error.detail)
+        body = {"message": message, "type": "invalid_request_error", "param": None, "code": str(error.status_code)}
+        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return JSONResponse({"error": body}, status_code=error.status_code, headers=headers)
 
     async def fault(_: Request, error: Exception) -> Response:
         # Starlette logs the exception itself; the client learns nothing of it.
@@ -40,3 +50,9 @@ def install_fallbacks(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, no_route)
     app.add_exception_handler(Exception, fault)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that the path takes: of all routes, where Starlette would name those of the first one alone."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in getattr(route, "methods", None) or ()}))

@@ -1,5 +1,8 @@
 """Whether this process is alive, and whether it may take traffic; /livez and /readyz.
 
+With the event log away a replica is ready as long as its spool has room: chats do not need the log, and feedback is
+safe in the spool. /readyz tells how both stand.
+
 Busy replicas are judged by the tokens they make. An idle one is asked to make one, by a single background probe: a
 probe per check would queue behind the load and evict busy replicas.
 """
@@ -13,24 +16,31 @@ import time
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from exchange.log.appender import Appender
+from schemas.answers import ProcessStatus, Readiness
+from schemas.base import now_ms
 from schemas.errors import AttuneError
 from server.control.follower import JournalFollower
 from server.control.swap import Swapper
 from server.engine.port import Engine
 from server.metrics import ServerMetrics
+from server.openapi import described
 from server.request.consents import ConsentBook
 
 log = logging.getLogger(__name__)
 
+OK = "ok"
+
 
 class Health:
-    """Looks at the engine, the swapper and the follower. `drain` makes this replica unready for good."""
+    """Looks at the engine, the swapper, the follower and the appender. `draining` makes it unready for good."""
 
     def __init__(
         self,
         engine: Engine,
         swapper: Swapper,
         follower: JournalFollower,
+        appender: Appender,
         consents: ConsentBook,
         metrics: ServerMetrics,
         *,
@@ -40,6 +50,7 @@ class Health:
         self._engine = engine
         self._swapper = swapper
         self._follower = follower
+        self._appender = appender
         self._consents = consents
         self._metrics = metrics
         self._idle_s = idle_s
@@ -59,6 +70,8 @@ class Health:
             return "changes of consent are not followed any more"
         if not self._swapper.alive:
             return "versions are not loaded any more"
+        if not self._appender.alive:
+            return "events are not brought to the log any more"
         return None
 
     def unready(self) -> str | None:
@@ -69,7 +82,23 @@ class Health:
             return why
         if not self._swapper.settled:
             return "a stable version or canary is not loaded yet"
+        state = self._appender.state()
+        if state.away_since is not None and not state.has_room:
+            return "the event log is away and the spool has no room"
         return self._no_progress()
+
+    def readiness(self) -> Readiness:
+        """Whether this replica may take traffic, and how its way to the event log stands. Never waits."""
+        why, state, now = self.unready(), self._appender.state(), now_ms()
+        return Readiness(
+            status=why or OK,
+            log="ok" if state.away_since is None else "away",
+            log_away_seconds=_age(state.away_since, now),
+            journal="followed" if self._follower.reachable else "away",
+            queue_bytes=state.queue_bytes,
+            spool_bytes=state.spool_bytes,
+            spool_oldest_seconds=_age(state.spool_oldest_at, now),
+        )
 
     async def close(self) -> None:
         """End a probe that is under way."""
@@ -100,20 +129,25 @@ class Health:
 
 def health_router(health: Health, metrics: ServerMetrics) -> APIRouter:
     """GET /livez and /readyz: 200 or 503, with the reason in `status`."""
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
+    alive, ready = {200: ProcessStatus, 503: ProcessStatus}, {200: Readiness, 503: Readiness}
 
-    @router.get("/livez", tags=["health"], summary="Whether the process must be restarted")
+    @router.get("/livez", **described("Whether the process must be restarted", alive))
     async def livez() -> Response:
-        return _answer(health.dead())
+        return _answer(ProcessStatus(status=health.dead() or OK))
 
-    @router.get("/readyz", tags=["health"], summary="Whether this replica may take traffic")
+    @router.get("/readyz", **described("Whether this replica may take traffic", ready))
     async def readyz() -> Response:
-        why = health.unready()
-        metrics.ready(why is None)
-        return _answer(why)
+        told = health.readiness()
+        metrics.ready(told.status == OK)
+        return _answer(told)
 
     return router
 
 
-def _answer(why: str | None) -> JSONResponse:
-    return JSONResponse({"status": why or "ok"}, status_code=200 if why is None else 503)
+def _age(moment: int | None, now: int) -> float | None:
+    return None if moment is None else round(max(0, now - moment) / 1000, 1)
+
+
+def _answer(told: ProcessStatus) -> JSONResponse:
+    return JSONResponse(told.model_dump(), status_code=200 if told.status == OK else 503)

@@ -11,27 +11,35 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import uvicorn
 import uvloop
 
+from exchange.keys.port import KeyStore
+from exchange.log.port import EventLog
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
 from exchange.privacy.retention import Sweeper, expire_log
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, Unavailable
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile
+from server.engine.port import Engine
+from server.engine.settings import EngineSettings
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
+EngineOpener = Callable[[EngineSettings], AbstractAsyncContextManager[Engine]]
+
+ERASURES_RETRY_S = 10.0
 LOOK_S = 1.0
+"""Seconds between two looks at whether the process must end because a part of it died."""
 KEEP_ALIVE_S = 75
 """Longer than HTTP clients and proxies keep an idle connection: whoever closes first must be the one who sends, or a
 request now and then meets a connection that is just being closed."""
-"""Seconds between two looks at whether the process must end because a part of it died."""
 
 
 class _HttpServer(uvicorn.Server):
@@ -42,14 +50,18 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run_server(settings: ServerSettings) -> int:
+def run_server(settings: ServerSettings, engine: EngineOpener | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a drain, 1 where a part of the server died.
 
-    A second signal ends the requests that are still in flight. Raises AttuneError where the server cannot start.
+    A second signal ends the requests that are still in flight. Raises AttuneError where the server cannot start; an
+    event log that is away is no reason.
+
+    Args:
+        engine: opens the engine; default: vLLM.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts, stop as for Ctrl-C
     try:
-        return uvloop.run(_serve(settings))
+        return uvloop.run(_serve(settings, engine or _open_vllm))
     except KeyboardInterrupt:
         log.info("stopped before it served")
         return 130
@@ -57,28 +69,62 @@ def run_server(settings: ServerSettings) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-async def _serve(settings: ServerSettings) -> int:
+def _open_vllm(settings: EngineSettings) -> AbstractAsyncContextManager[Engine]:
     from server.engine.build import open_engine  # loads vLLM, which takes seconds: not before it is needed
 
+    return open_engine(settings)
+
+
+async def _serve(settings: ServerSettings, open_engine: EngineOpener) -> int:
     section = settings.server
     with contextlib.ExitStack() as opened:
         # The port first: that it is taken should show before a model is loaded.
         listener = opened.enter_context(bound_socket(section.host, section.port))
         api_keys = KeyFile(section.api_keys)
-        event_log = opened.enter_context(open_log(section.log))
+        opening = partial(open_log, section.log, kafka=settings.kafka, registry=section.registry)
+        event_log = opened.enter_context(await asyncio.to_thread(opening))
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)
-        replay_erasures(read_erasures(event_log), keys)
         section.data_dir.mkdir(parents=True, exist_ok=True)
         level = logging.getLogger().level
-        async with open_engine(settings.engine_settings()) as engine:
+        async with erasures_replayed(event_log, keys), open_engine(settings.engine_settings()) as engine:
             logging.getLogger().setLevel(level)  # a dependency of vLLM sets it to ERROR when it is imported
             parts = Parts(engine=engine, log=event_log, registry=registry, keys=keys, api_keys=api_keys)
-            application = build_app(settings, parts)
+            application = await asyncio.to_thread(build_app, settings, parts)
             sweep = partial(expire_log, event_log)
             with Sweeper(section.retention_days, sweep, application.metrics.expired):
                 return await serve(settings, application, listener)
+
+
+@contextlib.asynccontextmanager
+async def erasures_replayed(event_log: EventLog, keys: KeyStore) -> AsyncIterator[None]:
+    """Destroy again the keys of erased people that came back with an old copy of the key store.
+
+    Before the context begins, or with the log away as soon as the log can be read.
+    """
+
+    def replay() -> bool:
+        try:
+            replay_erasures(read_erasures(event_log), keys)
+        except Unavailable as error:
+            log.warning("erasures cannot be read yet: %s", error)
+            return False
+        return True
+
+    async def later() -> None:
+        while not await asyncio.to_thread(replay):
+            await asyncio.sleep(ERASURES_RETRY_S)
+
+    if await asyncio.to_thread(replay):
+        yield
+        return
+    trying = asyncio.create_task(later(), name="attune-erasures")
+    try:
+        yield
+    finally:
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
 
 
 async def serve(settings: ServerSettings, application: Application, listener: socket.socket) -> int:
@@ -128,7 +174,8 @@ async def _stop_when_dead(application: Application, server: uvicorn.Server) -> N
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket that has the address and does not listen yet. Raises ConfigError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
+    # With the protocol named: only then does asyncio switch off Nagle's delay, 40 ms for each small answer and token.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))

@@ -22,7 +22,11 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from exchange.log.appender import Appender
+from exchange.log.spool import Spool
+from schemas.base import now_ms
 from server.auth import KeyFile, Scope
+from server.openapi import described
 
 SWAP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -51,6 +55,30 @@ class ServerMetrics:
             ["retention"],
             registry=registry,
         )
+        self._dropped = Counter(
+            "attune_events_dropped", "Events that were not kept, by reason.", ["topic", "reason"], registry=registry
+        )
+        self._failed = Counter(
+            "attune_log_delivery_failures", "Deliveries that the log did not take.", ["reason"], registry=registry
+        )
+        self._buried = Counter(
+            "attune_dead_letters", "Events that the log refused for good.", ["where"], registry=registry
+        )
+        self._damaged = Gauge(
+            "attune_spool_damaged", "Damaged stretches found in the spool since the start.", registry=registry
+        )
+        self._spool = Gauge("attune_spool_bytes", "Bytes on disk that wait for the event log.", registry=registry)
+        self._spool_cap = Gauge("attune_spool_max_bytes", "The most that the spool may hold.", registry=registry)
+        self._spool_age = Gauge(
+            "attune_spool_age_seconds", "Age of the oldest event that waits on disk; 0 is none.", registry=registry
+        )
+        self._away = Gauge(
+            "attune_log_away_seconds", "For how long the log has taken nothing; 0 while it takes.", registry=registry
+        )
+        self._delivery = Gauge(
+            "attune_log_last_delivery_timestamp_seconds", "When the log last took something; 0 is never.",
+            registry=registry,
+        )  # fmt: skip
         self._queue = Gauge("attune_recorder_queue_bytes", "Bytes that wait for the event log.", registry=registry)
         self._swap = Histogram(
             "attune_swap_seconds",
@@ -84,6 +112,8 @@ class ServerMetrics:
         self._all: tuple[Collector, ...] = (
             self._requests, self._feedback, self._recorded, self._queue, self._swap, self._load, self._served,
             self._share, self._generation, self._refused, self._loaded, self._reachable, self._ready, self._expired,
+            self._dropped, self._failed, self._buried, self._damaged, self._spool, self._spool_cap, self._spool_age,
+            self._away, self._delivery,
         )  # fmt: skip
 
     def request(self, policy: str, arm: str, outcome: str) -> None:
@@ -99,7 +129,7 @@ class ServerMetrics:
         self._expired.labels(retention).inc(number)
 
     def recorded(self, policy: str, outcome: str) -> None:
-        """One completion event became durable, or was dropped. `outcome`: stored, dropped or failed."""
+        """One completion event became durable, or was dropped. `outcome`: stored, spooled, dropped or failed."""
         self._recorded.labels(policy, outcome).inc()
 
     def swapped(self, policy: str, arm: str, seconds: float) -> None:
@@ -121,9 +151,27 @@ class ServerMetrics:
         self._loaded.labels(policy).set(loaded)
         self._refused.labels(policy).set(refused)
 
-    def watch(self, *, queue_bytes: Callable[[], int], reachable: Callable[[], bool]) -> None:
+    def dropped(self, topic: str, reason: str) -> None:
+        """One event was not kept: see `exchange.log.tally`; also `sealing_queue_full`, `key_store` and `invalid`."""
+        self._dropped.labels(topic, reason).inc()
+
+    def failed(self, reason: str) -> None:
+        """The log did not take a batch: see `exchange.log.tally`."""
+        self._failed.labels(reason).inc()
+
+    def buried(self, where: str) -> None:
+        """The log refused an event for good, and it lies in the `topic`, in the `file`, or is `lost`."""
+        self._buried.labels(where).inc()
+
+    def watch(self, *, appender: Appender, spool: Spool, reachable: Callable[[], bool]) -> None:
         """Read these whenever the metrics are shown."""
-        self._queue.set_function(queue_bytes)
+        self._queue.set_function(lambda: appender.pending_bytes)
+        self._spool.set_function(lambda: spool.size_bytes)
+        self._spool_cap.set(spool.max_bytes)
+        self._spool_age.set_function(lambda: _seconds_since(spool.oldest_at))
+        self._damaged.set_function(lambda: spool.damaged)
+        self._away.set_function(lambda: _seconds_since(appender.state().away_since))
+        self._delivery.set_function(lambda: (appender.state().delivered_at or 0) / 1000)
         self._reachable.set_function(reachable)
 
     def ready(self, ready: bool) -> None:
@@ -140,14 +188,20 @@ class ServerMetrics:
             self._registry.unregister(collector)
 
 
+def _seconds_since(moment: int | None) -> float:
+    return 0.0 if moment is None else max(0.0, (now_ms() - moment) / 1000)
+
+
 def metrics_router(metrics: ServerMetrics, keys: KeyFile | None) -> APIRouter:
     """GET /metrics, for a key with the scope read or admin; for everyone where `keys` is None."""
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
+    scopes = (Scope.READ, Scope.ADMIN)
+    about = "Prometheus metrics, the engine's and our own; without a key where the settings say so"
 
-    @router.get("/metrics", tags=["health"], summary="Prometheus metrics, the engine's and our own")
+    @router.get("/metrics", **described(about, {200: "text/plain"}, scopes=scopes, or_nothing=True))
     def show(request: Request) -> Response:
         if keys is not None:
-            keys.authorize(request.headers.get("authorization"), Scope.READ, Scope.ADMIN)
+            keys.authorize(request.headers.get("authorization"), *scopes)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router

@@ -1,7 +1,7 @@
 """Every setting of the server process. Knows names, defaults and limits; opens nothing.
 
 `[server]` is what one replica is, `[engine]` how vLLM starts, `[chat]` how requests are answered and recorded,
-`[swap]` how versions come and go.
+`[spool]` what happens while the log is away, `[swap]` how versions come and go.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
@@ -111,7 +112,7 @@ class ChatSection(_Section):
     handle_days: float = Field(default=30.0, gt=0, description="days until a feedback handle expires")
     max_body_bytes: int = Field(default=1_000_000, gt=0, description="largest request body in bytes")
     queue_bytes: int = Field(
-        default=64_000_000, gt=0, description="bytes of completion events that wait in memory while the log is away"
+        default=64_000_000, gt=0, description="bytes of events that wait in memory for the log or the spool"
     )
     thumbs_metrics: tuple[Slug, ...] = Field(
         default=("thumbs_up",),
@@ -121,6 +122,21 @@ class ChatSection(_Section):
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="browser origins that may send feedback by handle, e.g. https://app.example.com"
     )
+
+
+class SpoolSection(_Section):
+    """Where events wait on this replica's disk (data_dir/spool) while the event log is away or slow."""
+
+    max_bytes: int = Field(
+        default=2**30,
+        ge=2**20,
+        description="cap in bytes; when it is reached the oldest are kept, feedback is refused with 503 and "
+        "completions are dropped (these at nine tenths of it already), while chats go on",
+    )
+    after_seconds: float = Field(
+        default=1.0, gt=0, description="seconds that the log may take for an answer before events go to the spool"
+    )
+    retry_seconds: float = Field(default=1.0, gt=0, description="seconds until a log that is away is tried again")
 
 
 class SwapSection(_Section):
@@ -159,7 +175,11 @@ class ServerSettings(TomlSettings):
     server: ProcessSection = Field(default_factory=ProcessSection, description="the process and what it shares")
     engine: EngineSection = Field(description="vLLM, which runs inside the server")
     chat: ChatSection = Field(default_factory=ChatSection, description="how requests are answered and recorded")
+    spool: SpoolSection = Field(
+        default_factory=SpoolSection, description="where events wait on disk while the log is away"
+    )
     swap: SwapSection = Field(default_factory=SwapSection, description="how versions are loaded, checked and let go")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     health: HealthSection = Field(default_factory=HealthSection, description="when this replica may take traffic")
 
     @model_validator(mode="after")

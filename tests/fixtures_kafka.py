@@ -19,7 +19,7 @@ def _import_kafka() -> None:
     with warnings.catch_warnings():
         # kafka-python reads its message schemas by deprecated calls of importlib when it is imported.
         warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
-        importlib.import_module("exchange.log.kafka")
+        importlib.import_module("exchange.log.kafka.log")
 
 
 @pytest.fixture(scope="session")

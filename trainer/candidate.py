@@ -1,4 +1,4 @@
-"""From a dataset to a judged candidate: reward model, offline PPO, measurements, gates, probes.
+"""From a dataset to a judged candidate: reward model, training of the policy, measurements, gates, probes.
 
 Each step leaves a folder or file in the turn's folder when it is done and is skipped when that is there, so an
 interrupted turn goes on where it stopped and ends with the same bytes. Knows the learner; knows no log and no journal.
@@ -24,8 +24,8 @@ from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
-from trainer.learn.config import PpoConfig
-from trainer.learn.ppo import PPOResult, train_ppo
+from trainer.learn.config import PolicyRecipe
+from trainer.learn.policy import PolicyData, PolicyResult, train_policy
 from trainer.learn.replay import KeptSets, replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
@@ -47,7 +47,7 @@ class TrainingData:
     """What one turn learns from and is judged on; nobody's label is in both."""
 
     answers: Sequence[LoggedAnswer]
-    """For PPO."""
+    """Whose every token has its true probability: for PPO, and to measure the drift on."""
     pairs: Sequence[PreferencePair]
     thumbs: Sequence[ThumbedAnswer]
     heldout_pairs: Sequence[PreferencePair]
@@ -58,6 +58,10 @@ class TrainingData:
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
     """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
+
+    def for_policy(self) -> PolicyData:
+        """What the policy may learn from."""
+        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.thumbs)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Before:
 
 
 class Learned(Record):
-    """What PPO did, kept beside its adapter."""
+    """What training the policy did, kept beside its adapter."""
 
     steps: int = Field(description="optimiser steps made")
     stopped: str | None = Field(description="why it ended before its last step")
@@ -119,7 +123,7 @@ class Workshop:
     @property
     def adapter(self) -> Path:
         """Where the candidate's files lie once it is trained."""
-        return self._work / "ppo" / "adapter"
+        return self._work / "policy" / "adapter"
 
     @property
     def reward_folder(self) -> Path:
@@ -132,7 +136,15 @@ class Workshop:
         Done anew after an interruption: its result are token ids, which must not lie on a disk unsealed.
         """
         tick = lambda done, total: self._progress("replay", done, total, {})  # noqa: E731 a callback of one line
-        found = replay(self._base, data.answers, before.behaviours, self._settings.ppo, tick)
+        settings = self._settings
+        found = replay(
+            self._base,
+            data.answers,
+            before.behaviours,
+            settings.ppo,
+            tick,
+            token_budget=settings.learner.micro_batch_tokens,
+        )
         return replace(data, answers=found.answers, kept=found.kept), found.left_out
 
     def train_reward(self, data: TrainingData) -> RewardModel:
@@ -152,44 +164,43 @@ class Workshop:
         return model
 
     def train_policy(self, data: TrainingData, reward: RewardModel, before: Before) -> Learned:
-        """PPO on the logged answers, from the parent's adapter, with the frozen base as reference."""
+        """The method of the settings, from the parent's adapter, with the frozen base as reference."""
         kept, checkpoints = self._work / "learned.json", self._work / "checkpoints"
         if self.adapter.is_dir() and kept.exists():
             return _read(kept, Learned)
-        config = self._settings.ppo
+        recipe = self._settings.policy_recipe
         if before.beta is not None:
-            config = config.model_copy(update={"beta": before.beta})
+            recipe = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"beta": before.beta})})
         try:
-            result = self._ppo(data, reward, config, before, checkpoints if any(checkpoints.glob("step-*")) else None)
+            result = self._train(data, reward, recipe, before, checkpoints if any(checkpoints.glob("step-*")) else None)
         except Conflict:
             # Someone's data was erased since, so the checkpoint is of answers that may not be used any more.
             shutil.rmtree(checkpoints)
-            result = self._ppo(data, reward, config, before, None)
+            result = self._train(data, reward, recipe, before, None)
         last = dict(result.history[-1]) if result.history else {}
+        figures = {**last, **result.figures, "steps": float(result.steps), "tokens": float(result.tokens)}
+        if result.beta is not None:
+            figures["beta_next"] = result.beta
         learned = Learned(
-            steps=result.steps,
-            stopped=result.stopped,
-            kl=result.kl_to_reference,
-            metrics=_finite({**last, **result.figures, "beta_next": result.beta, "steps": float(result.steps)}),
+            steps=result.steps, stopped=result.stopped, kl=result.kl_to_reference, metrics=_finite(figures)
         )
         write_whole(kept, canonical_json(learned))
         return learned
 
-    def _ppo(
-        self, data: TrainingData, reward: RewardModel, config: PpoConfig, before: Before, resume_from: Path | None
-    ) -> PPOResult:
-        return train_ppo(
+    def _train(
+        self, data: TrainingData, reward: RewardModel, recipe: PolicyRecipe, before: Before, resume_from: Path | None
+    ) -> PolicyResult:
+        return train_policy(
             self._base,
-            data.answers,
+            data.for_policy(),
             reward,
-            config,
+            recipe,
             self._settings.seed,
-            _fresh(self._work / "ppo"),
+            _fresh(self._work / "policy"),
             start_from=before.parent,
             resume_from=resume_from,
             checkpoint_dir=self._work / "checkpoints",
             progress=self._progress,
-            kept=data.kept,
         )
 
     def judge(
@@ -215,7 +226,7 @@ class Workshop:
             candidate=candidate,
             parent=parent,
             kl_nats_per_sequence=kl,
-            kl_budget=self._settings.ppo.kl_budget,
+            kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
             heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
@@ -257,7 +268,7 @@ class Workshop:
             data.prompts[: gates.prompts],
             max_new_tokens=gates.max_new_tokens,
             batch_size=gates.batch_size,
-            token_budget=self._settings.ppo.micro_batch_tokens,
+            token_budget=self._settings.learner.micro_batch_tokens,
             seed=self._settings.seed,
         )
         ability, red_team = (
@@ -278,7 +289,7 @@ class Workshop:
         prompts = [render_chat(self._tokenizer, case.chat()) for case in [*suites.ability, *suites.red_team][:_PROBES]]
         answers = sample(self._base, POLICY, prompts, max_new_tokens=_PROBE_TOKENS, greedy=True, seed=0)
         pairs = list(zip(prompts, answers, strict=True))
-        logprobs = answer_logprobs(self._base, POLICY, pairs, token_budget=self._settings.ppo.micro_batch_tokens)
+        logprobs = answer_logprobs(self._base, POLICY, pairs, token_budget=self._settings.learner.micro_batch_tokens)
         return tuple(
             Probe(prompt_token_ids=prompt, answer_token_ids=answer, logprobs=found)
             for (prompt, answer), found in zip(pairs, logprobs, strict=True)

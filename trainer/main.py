@@ -60,7 +60,7 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     state = stack.enter_context(StateDir(settings.state_dir))
     home = _home(settings)
     tokenizer = load_tokenizer(home.model)
-    log = stack.enter_context(open_log(settings.log))
+    log = stack.enter_context(open_log(settings.log, kafka=settings.kafka, registry=settings.registry))
     registry = open_registry(settings.registry)
     keys = stack.enter_context(closing(open_keys(settings.keys)))
     replay_erasures(read_erasures(log), keys)

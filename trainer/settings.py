@@ -1,7 +1,8 @@
 """Every setting of the trainer process. Knows names, defaults and limits; opens nothing.
 
 The top level is what the process is and what it shares, the sections are what it does: `[feedback]` which labels count
-and when a turn begins, `[lora]`, `[reward_model]` and `[ppo]` how it learns, `[gates]` and `[suites]` what a candidate
+and when a turn begins, `[lora]`, `[reward_model]` and `[learner]` how it learns
+(and the section of the method that it names), `[gates]` and `[suites]` what a candidate
 must keep to, `[promotion]` how votes decide. "ours" marks a choice of this design.
 """
 
@@ -12,13 +13,23 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, load_toml_settings
 from schemas.base import PolicyName
 from trainer.gates.config import GateSettings
 from trainer.intake.ingest import Answer
 from trainer.joining.eligibility import MAX_VERSIONS_BEHIND
-from trainer.learn.config import LoraSettings, PpoConfig, RewardConfig
+from trainer.learn.config import (
+    DpoConfig,
+    KtoConfig,
+    LearnerConfig,
+    LikedConfig,
+    LoraSettings,
+    PolicyRecipe,
+    PpoConfig,
+    RewardConfig,
+)
 from trainer.release.promotion import PromotionSettings
 from trainer.snapshots.selection import SnapshotSettings
 
@@ -36,7 +47,7 @@ class FeedbackSection(SnapshotSettings):
     min_answers: int = Field(
         default=32,
         ge=1,
-        description="answers that PPO can learn from, below which a turn ends without a candidate (ours)",
+        description="answers (DPO: pairs) to learn from, below which a turn ends without a candidate (ours)",
     )
     max_imported_tokens: int = Field(
         default=4096, ge=1, description="tokens of an imported vote's conversation and answer; longer ones do not train"
@@ -97,17 +108,27 @@ class TrainerSettings(TomlSettings):
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port of loopback; default: no"
     )
 
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="how to talk to Kafka, where the log is it")
     feedback: FeedbackSection = Field(default_factory=FeedbackSection, description="which labels count, and how many")
     lora: LoraSettings = Field(default_factory=LoraSettings, description="shape of every adapter")
     reward_model: RewardConfig = Field(default_factory=RewardConfig, description="training of the reward model")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="how the policy learns: the method")
     ppo: PpoConfig = Field(default_factory=PpoConfig, description="offline PPO on logged answers")
+    dpo: DpoConfig = Field(default_factory=DpoConfig, description="DPO on pairs")
+    kto: KtoConfig = Field(default_factory=KtoConfig, description="KTO on thumbs and pairs")
+    sft: LikedConfig = Field(default_factory=LikedConfig, description="imitation of liked answers")
     gates: GateSettings = Field(default_factory=GateSettings, description="what a candidate must keep to")
     suites: SuitesSection = Field(default_factory=SuitesSection, description="fixed questions for the gates")
     promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="when votes decide a canary")
 
+    @property
+    def policy_recipe(self) -> PolicyRecipe:
+        """How the policy is trained, without what else a trainer does."""
+        return PolicyRecipe(learner=self.learner, ppo=self.ppo, dpo=self.dpo, kto=self.kto, sft=self.sft)
+
     def recipe(self) -> dict[str, JsonValue]:
         """All that decides what is learnt, for a version's manifest: no paths and no addresses."""
-        named = ("dtype", "seed", "feedback", "lora", "reward_model", "ppo", "gates")
+        named = ("dtype", "seed", "feedback", "lora", "reward_model", "learner", self.learner.method, "gates")
         recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named))
         return recipe
 

@@ -26,6 +26,7 @@ from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
 from trainer.candidate import Before, Judgement, Learned, TrainingData, Workshop
 from trainer.gates.sample import load_tokenizer
+from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
 from trainer.models.files import read_adapter
@@ -55,7 +56,7 @@ class TurnOutcome:
     """What became of a turn."""
 
     kind: Literal["published", "rejected", "idle", "starved", "dropped"]
-    """idle: too few new labels. starved: nothing that PPO could learn from. dropped: the parent no longer serves."""
+    """idle: too few new labels. starved: too little to learn from. dropped: the parent no longer serves."""
     message: str
     version: int | None = None
 
@@ -191,7 +192,7 @@ class Turns:
         reward = workshop.train_reward(data)
         learned = workshop.train_policy(data, reward, before)
         if learned.steps == 0:
-            return self._starved(turn, f"PPO made no step: {learned.stopped}")
+            return self._starved(turn, f"no step could be made: {learned.stopped}")
         judgement = workshop.judge(data, reward, learned, before, suites)
         self.metrics.kl.set(judgement.kl_nats_per_sequence)
         if judgement.accuracy is not None:
@@ -203,8 +204,10 @@ class Turns:
 
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))
-        if len(data.answers) < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
-            return f"{len(data.answers)} answers that PPO could learn from are too few"
+        found, method = learnable(data.for_policy(), self.settings.policy_recipe), self.settings.learner.method
+        if found < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+            noun = "pairs" if method == "dpo" else "answers"
+            return f"{found} {noun} that {method.upper()} could learn from are too few"
         return None
 
     def _tell_not_replayed(self, not_replayed: Mapping[str, int]) -> None:
@@ -267,7 +270,7 @@ class Turns:
             reward_model=reward_digest,
             gates=judgement.gates,
             kl_nats_per_sequence=judgement.kl_nats_per_sequence,
-            kl_budget_nats_per_sequence=settings.ppo.kl_budget,
+            kl_budget_nats_per_sequence=settings.learner.kl_budget,
             recipe={**settings.recipe(), "stopped": learned.stopped},
             probes=judgement.probes,
             metrics={**learned.metrics, **judgement.metrics},
@@ -283,7 +286,7 @@ class Turns:
             return TurnOutcome("rejected", f"{name} rejected by {published.reason}", published.version)
         where = "canary" if published.canary else "candidate"
         words = f"{name} published as {where}: {published.reason}, KL {judgement.kl_nats_per_sequence:.2f}"
-        return TurnOutcome("published", f"{words} of {settings.ppo.kl_budget:g} nats", published.version)
+        return TurnOutcome("published", f"{words} of {settings.learner.kl_budget:g} nats", published.version)
 
     def _finish(self, turn: TurnState, accuracy: float | None, reward_model: str | None) -> None:
         last = self.state.last()

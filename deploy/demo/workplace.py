@@ -87,7 +87,7 @@ def prepare(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int, re
         folder=folder,
         urls=tuple(f"http://127.0.0.1:{port}" for port in ports),
         log_url=log_url,
-        kl_budget=trainer.ppo.kl_budget,
+        kl_budget=trainer.learner.kl_budget,
         **_make_keys(folder / "api-keys.json"),
     )
     for number, (port, path) in enumerate(zip(ports, place.server_configs, strict=True)):

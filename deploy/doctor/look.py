@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -62,6 +62,9 @@ class _ReadOnly:
     def end_offset(self, partition: TopicPartition) -> int:
         return self._log.end_offset(partition)
 
+    def note_offsets(self, reader: str, offsets: Mapping[TopicPartition, int]) -> None:
+        pass
+
     def reader(self, offsets: dict[TopicPartition, int]) -> LogReader:
         return self._log.reader(offsets)
 
@@ -86,7 +89,8 @@ class Examination:
             words = "There is no event log yet: neither server nor trainer has run with these settings."
             return [*found, blocks("no_log", words, "Run `attune serve`, or mend `log` in the settings.")]
         try:
-            with open_log(self._trainer.log) as log:
+            trainer = self._trainer
+            with open_log(trainer.log, kafka=trainer.kafka, registry=trainer.registry) as log:
                 found += self._through(log)
         except Unavailable as error:
             found.append(blocks("log_away", f"The event log cannot be read: {error}", "Mend it, or its address."))

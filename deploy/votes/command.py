@@ -55,7 +55,8 @@ def import_votes(
         pseudonym_key=_pseudonym_key(settings),
     )
     console = Console(stderr=True)
-    with open_log(settings.server.log) as log, closing(open_keys(settings.server.keys)) as keys:
+    opened = open_log(settings.server.log, kafka=settings.kafka, registry=settings.server.registry)
+    with opened as log, closing(open_keys(settings.server.keys)) as keys:
         reader = VoteReader(files, format, score)
         with progress(console, "looking at the log") as step:
             known = imported_ids(log, destination.policy, step)

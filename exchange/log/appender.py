@@ -1,174 +1,168 @@
-"""Appending from many threads and event loops to one blocking log: one sender thread, group commit, bounded memory.
+"""Appending from many threads and event loops to one blocking log: nothing that was taken is lost, and nobody waits
+for a log that is away.
 
-While one batch is being written the next one gathers, so the batch size follows the load. Knows records and
-positions; nothing is retried and nothing is spooled: what cannot be written now is an error to whoever sent it.
+    submit -> line (memory, bounded) -> sender -> log
+                                     -> keeper -> spool (disk) -> sender -> log
+
+A record is safe on the log or in the spool, and its future says which. The keeper's rule for the second way stands in
+`exchange.log.keeper`. What would do harm or no good hours later is never spooled (a journal entry, an erasure, a report
+of what a replica serves): it is for the log alone, and fails with it. Knows the parts; the threads do the work.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from exchange.log.checks import check_records, record_bytes
-from exchange.log.port import EventLog, Position
-from schemas.errors import AttuneError, InvalidInput, Unavailable
+from exchange.log.dead_letters import DeadLetters
+from exchange.log.keeper import Keeper
+from exchange.log.line import Line, NotKept, Stored, Waiting
+from exchange.log.port import EventLog
+from exchange.log.sender import Batching, Sender, given_up
+from exchange.log.spool import Spool
+from exchange.log.tally import NoTally, Tally
+from schemas.topics import DEAD_LETTER, ERASURES, POLICY, REPLICAS
 from schemas.wire import LogRecord
 
-log = logging.getLogger(__name__)
+NEVER_SPOOLED = frozenset({POLICY.name, REPLICAS.name, ERASURES.name, DEAD_LETTER.name})
+_LAST_CALL_S = 5.0
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    record: LogRecord
-    size: int
-    future: Future[Position]
+class LogState:
+    """How the way to the log stands. Times are ms since the epoch."""
+
+    away_since: int | None
+    """Since when the log has taken nothing; None while it takes."""
+    delivered_at: int | None
+    """When it last took something; None before the first."""
+    queue_bytes: int
+    spool_bytes: int
+    spool_oldest_at: int | None
+    """When the oldest record in the spool was written; None where there is none."""
+    has_room: bool
+    """Whether more would be kept if the log stays away."""
 
 
 class Appender:
-    """Sends records to a log in the order of `submit`. Thread-safe. Does not close the log.
+    """Sends records to a log in the order of `submit`. Thread-safe. Does not close the log or the spool.
 
     Args:
-        max_queue_bytes: records not yet durable, in all; `submit` refuses what would exceed it.
+        spool: where records go that the log does not take; without one their futures fail with the log's error.
+        dead_letters: a file for what the log refuses for good and its dead-letter topic too; None keeps no such file.
+        max_queue_bytes: records not yet safe, in all; `submit` refuses what would exceed it.
         max_batch_records, max_batch_bytes: the most that one `EventLog.append` gets (always at least one record).
+        spool_after_s: seconds that the log may take for an answer before records go to the spool.
+        retry_s: seconds until a log that is away is tried again.
     """
 
     def __init__(
         self,
         log: EventLog,
         *,
+        spool: Spool | None = None,
+        dead_letters: Path | None = None,
+        tally: Tally | None = None,
         max_queue_bytes: int = 64 * 2**20,
         max_batch_records: int = 1000,
         max_batch_bytes: int = 4 * 2**20,
+        spool_after_s: float = 1.0,
+        retry_s: float = 1.0,
     ) -> None:
-        self._log = log
-        self._max_queue_bytes = max_queue_bytes
-        self._max_batch_records = max_batch_records
-        self._max_batch_bytes = max_batch_bytes
-        self._queue: deque[_Waiting] = deque()
-        self._sending: list[_Waiting] = []
-        self._pending_bytes = 0
-        self._closed = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="attune-appender", daemon=True)
-        self._thread.start()
+        self._spool = spool
+        self._tally = tally = tally or NoTally()
+        self._line = Line(max_queue_bytes)
+        letters = DeadLetters(log, dead_letters)
+        self._sender = Sender(
+            self._line, log, spool, letters, tally, Batching(max_batch_records, max_batch_bytes, retry_s)
+        )
+        self._sender.start()
+        self._keeper: Keeper | None = None
+        if spool is not None:
+            self._keeper = Keeper(self._line, spool, tally, after_s=spool_after_s, max_bytes=max_batch_bytes)
+            self._keeper.start()
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes accepted and not yet durable (or failed)."""
-        return self._pending_bytes
+        """Bytes accepted and not yet safe (or failed)."""
+        return self._line.pending_bytes
 
-    def submit(self, record: LogRecord) -> Future[Position]:
-        """Queue a record; the future holds its position once it is durable.
+    @property
+    def alive(self) -> bool:
+        """Whether the threads run; without them nothing reaches the log."""
+        return self._sender.alive() and (self._keeper is None or self._keeper.alive())
 
-        The future cannot be cancelled: a caller that leaves does not take its record with it.
-        It raises Unavailable or InvalidInput as `EventLog.append` does.
+    def state(self) -> LogState:
+        """How the way to the log stands now. Never waits for the log."""
+        line, spool = self._line, self._spool
+        return LogState(
+            away_since=line.away_since,
+            delivered_at=line.delivered_at,
+            queue_bytes=line.pending_bytes,
+            spool_bytes=spool.size_bytes if spool is not None else 0,
+            spool_oldest_at=spool.oldest_at if spool is not None else None,
+            has_room=spool is not None and spool.has_room(),
+        )
+
+    def submit(self, record: LogRecord) -> Future[Stored]:
+        """Queue a record; the future says where it is safe, once it is.
+
+        The future cannot be cancelled: a caller that leaves does not take its record with it. It raises NotKept where
+        neither log nor spool take the record, Unavailable where it is for the log alone and the log is away, and
+        InvalidInput where the log refuses it for good.
 
         Raises:
-            Unavailable: the queue is full, or the appender is closed.
-            InvalidInput: the log will never take the record.
+            NotKept: the queue is full, or the appender is closed.
+            InvalidInput: no log will ever take the record.
         """
         check_records([record])
-        waiting = _Waiting(record, record_bytes(record), Future())
-        waiting.future.set_running_or_notify_cancel()
-        with self._changed:
-            if self._closed:
-                raise Unavailable("the event log takes no more records: this process is stopping")
-            if self._pending_bytes + waiting.size > self._max_queue_bytes:
-                raise Unavailable("the queue to the event log is full", remedy="Try again in a moment.")
-            self._pending_bytes += waiting.size
-            self._queue.append(waiting)
-            self._changed.notify_all()
+        waiting = Waiting(record, record_bytes(record), self._can_wait(record))
+        try:
+            self._line.put(waiting)
+        except NotKept as error:
+            self._tally.dropped(record.topic, error.reason)
+            raise
         return waiting.future
 
-    async def append(self, record: LogRecord) -> Position:
-        """Append from an event loop, without blocking it; returns when the record is durable. Raises as `submit`."""
+    def _can_wait(self, record: LogRecord) -> bool:
+        return self._spool is not None and record.topic not in NEVER_SPOOLED
+
+    async def append(self, record: LogRecord) -> Stored:
+        """Append from an event loop, without blocking it; returns when the record is safe. Raises as `submit`."""
         return await asyncio.wrap_future(self.submit(record))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing is pending; False where that took longer than `timeout_s`."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._sending, timeout_s)
+        """Wait until the log has everything that was submitted, or is known to be away; whether it has. Blocks."""
+        line, spool = self._line, self._spool
+
+        def on_log() -> bool:
+            return not line.pending and (spool is None or spool.empty)
+
+        with line.settled:
+            line.settled.wait_for(lambda: on_log() or (not line.pending and line.away_since is not None), timeout_s)
+            return on_log()
 
     def close(self, timeout_s: float = 10.0) -> bool:
-        """Take no more, send what is queued, and stop. False where records were still pending after `timeout_s`:
-        those that wait are failed with Unavailable, and the batch being written ends as it ends.
+        """Take no more, bring what is queued to the log or else to the spool, and stop.
+
+        False where records were still pending after `timeout_s`: those that wait are failed with NotKept, and the batch
+        being written ends as it ends.
         """
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join(timeout_s)
-        if not self._thread.is_alive():
-            return True
-        with self._changed:
-            left = list(self._queue)
-            self._queue.clear()
-            self._changed.notify_all()
-        self._fail(left, Unavailable("the event log did not take the record before this process stopped"))
-        return False
-
-    def _run(self) -> None:
-        try:
-            while batch := self._take():
-                self._send(batch)
-                with self._changed:
-                    self._sending = []
-                    self._changed.notify_all()
-        finally:
-            # Only a fault of the log itself, outside its contract, leaves anything here: nobody may wait for ever.
-            with self._changed:
-                self._closed = True
-                left = [*self._sending, *self._queue]
-                self._queue.clear()
-                self._sending = []
-                self._changed.notify_all()
-            self._fail([one for one in left if not one.future.done()], Unavailable("the event log's sender has ended"))
-
-    def _take(self) -> list[_Waiting]:
-        """The next batch, waiting for one; empty when closed and all is sent."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            batch: list[_Waiting] = []
-            size = 0
-            while self._queue and len(batch) < self._max_batch_records:
-                size += self._queue[0].size
-                if batch and size > self._max_batch_bytes:
-                    break
-                batch.append(self._queue.popleft())
-            self._sending = batch
-            return batch
-
-    def _send(self, batch: list[_Waiting]) -> None:
-        try:
-            positions = self._log.append([waiting.record for waiting in batch])
-        except InvalidInput as error:
-            if len(batch) == 1:
-                self._fail(batch, error)
-                return
-            # One bad record must not take its neighbours down. Those already written are written again: readers
-            # count an event id once.
-            for waiting in batch:
-                self._send([waiting])
-        except AttuneError as error:
-            log.warning("%d records were not appended: %s", len(batch), error)
-            self._fail(batch, error)
-        else:
-            for waiting, position in zip(batch, positions, strict=True):
-                self._forget(waiting)
-                waiting.future.set_result(position)
-
-    def _fail(self, batch: list[_Waiting], error: AttuneError) -> None:
-        for waiting in batch:
-            self._forget(waiting)
-            # An exception object of its own for each: raised in several threads, one would gather all tracebacks.
-            kind = InvalidInput if isinstance(error, InvalidInput) else Unavailable
-            own = kind(error.message, field=error.field, remedy=error.remedy)
-            own.__cause__ = error
-            waiting.future.set_exception(own)
-
-    def _forget(self, waiting: _Waiting) -> None:
-        with self._changed:
-            self._pending_bytes -= waiting.size
+        line = self._line
+        with line.lock:
+            line.closed = True
+            line.for_sender.notify_all()
+            line.for_keeper.notify_all()
+            if line.settled.wait_for(lambda: not line.pending, timeout_s):
+                return True
+            line.last_call = True
+            left = list(line.direct)
+            line.direct.clear()
+            line.for_keeper.notify_all()
+        self._line.refuse(given_up(left))
+        with line.lock:
+            wait_s = _LAST_CALL_S if self._spool is not None else 0.0
+            return line.settled.wait_for(lambda: not line.pending, wait_s)

@@ -68,6 +68,9 @@ class MemoryLog:
             self._strand(partition)
         return MemoryReader(self, offsets)
 
+    def note_offsets(self, reader: str, offsets: Mapping[TopicPartition, int]) -> None:
+        pass
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from schemas.errors import AttuneError
+from schemas.errors import AttuneError, InvalidInput
 from schemas.wire import LogRecord
 
 
@@ -79,6 +79,18 @@ class LogReplaced(AttuneError):
         self.wanted = wanted
 
 
+class RecordsRefused(InvalidInput):
+    """The log will never take some records of an append, and stored all the others.
+
+    `outcomes` says so in the order of the records: where each one lies, or why it was refused.
+    """
+
+    def __init__(self, outcomes: Sequence[Position | InvalidInput]) -> None:
+        refused = [outcome for outcome in outcomes if isinstance(outcome, InvalidInput)]
+        super().__init__(refused[0].message, field=refused[0].field, remedy=refused[0].remedy)
+        self.outcomes = tuple(outcomes)
+
+
 class LogReader(Protocol):
     """Reads assigned partitions forward. Not safe for use by two threads at once."""
 
@@ -111,7 +123,8 @@ class EventLog(Protocol):
 
         Raises:
             Unavailable: the log cannot be reached or is full. Some of the records may have been appended.
-            InvalidInput: the log will never take a record (unknown topic, too large).
+            InvalidInput: the log will never take a record (unknown topic, too large), and none was appended; or, as
+                its subclass RecordsRefused, those that it takes were.
         """
         ...
 
@@ -150,6 +163,15 @@ class EventLog(Protocol):
         Raises:
             InvalidInput: there is no such partition.
             Unavailable: the log cannot be reached.
+        """
+        ...
+
+    def note_offsets(self, reader: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell tools that show lag how far a reader has come: for them alone, nobody reads it back. `reader` is a
+        name of its own, a consumer group to Kafka. Logs that have no such tools do nothing.
+
+        Raises:
+            Unavailable: it could not be noted, and that does no harm.
         """
         ...
 

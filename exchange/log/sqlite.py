@@ -133,6 +133,9 @@ class SqliteLog:
             self._check(partition)
         return SqliteReader(self._path, offsets)
 
+    def note_offsets(self, reader: str, offsets: Mapping[TopicPartition, int]) -> None:
+        pass
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()

@@ -2,7 +2,7 @@
 
 A completion names its class; feedback and displays, which name none, are of the class `standard`. A class that the
 settings do not name is kept. Consent changes, erasures and the journal are never dropped. Knows time and the embedded
-log; Kafka drops by its own topic settings.
+log; Kafka drops by its own topic settings, and only what its large records left beside the registry is dropped here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from exchange.log.claims import ClaimingLog
 from exchange.log.port import EventLog
 from exchange.log.sqlite import SqliteLog
 from schemas.base import Slug, now_ms
@@ -27,6 +28,8 @@ from schemas.wire import RETENTION_HEADER
 log = logging.getLogger(__name__)
 
 STANDARD = "standard"
+CLAIMED = "claimed"
+"""What large records leave beside the registry, kept as long as their topics keep records."""
 RetentionDays = dict[Slug, Annotated[float, Field(gt=0)]]
 _DAY_MS = 24 * 3600 * 1000
 _EVERY_S = 3600.0
@@ -43,6 +46,8 @@ def expire_log(event_log: EventLog, before: Mapping[str, int]) -> dict[str, int]
     Raises:
         Unavailable: the log cannot be written.
     """
+    if isinstance(event_log, ClaimingLog):
+        return {CLAIMED: event_log.sweep(now_ms())}
     if not isinstance(event_log, SqliteLog):
         return {}
     dropped = {name: event_log.drop(COMPLETIONS.name, at, RETENTION_HEADER, name) for name, at in before.items()}
@@ -85,16 +90,14 @@ class Sweeper:
                 self._count(name, number)
 
     def __enter__(self) -> Self:
-        if self._days:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._quit.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         self.once()

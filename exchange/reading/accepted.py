@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from exchange.log.port import EventLog, LogReader, LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition
 from schemas.errors import InvalidInput, NotFound, Unavailable
@@ -48,9 +49,13 @@ class AcceptedWords:
         self._timeout_s = timeout_s
         self._following = threading.Lock()
         self._searching = threading.Lock()
-        self._places = [TopicPartition(FEEDBACK.name, number) for number in log.partitions(FEEDBACK.name)]
         self._reader: LogReader | None = None
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # id -> (partition, offset)
+
+    @cached_property
+    def _places(self) -> list[TopicPartition]:
+        """Asked for when they are needed, since the log may be away before."""
+        return [TopicPartition(FEEDBACK.name, number) for number in self._log.partitions(FEEDBACK.name)]
 
     def find(self, feedback_id: str, *, search: bool) -> AcceptedWord:
         """The word of this id, the first of them where it came twice.

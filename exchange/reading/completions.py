@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -78,12 +79,16 @@ class CompletionIndex:
         self._stored_bytes = stored_bytes
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._places = [TopicPartition(COMPLETIONS.name, number) for number in log.partitions(COMPLETIONS.name)]
         self._reader: LogReader | None = None
         self._facts: OrderedDict[str, CompletionFacts] = OrderedDict()
         self._latest: dict[tuple[str, str], str] = {}  # (tenant, conversation) -> completion id
         self._stored: deque[StoredCompletion] = deque()
         self._bytes = 0
+
+    @cached_property
+    def _places(self) -> list[TopicPartition]:
+        """Asked for when they are needed, since the log may be away before."""
+        return [TopicPartition(COMPLETIONS.name, number) for number in self._log.partitions(COMPLETIONS.name)]
 
     def find(self, completion_id: str) -> CompletionFacts:
         """The completion of this id.

@@ -12,30 +12,34 @@ import time
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import Field
 
 from exchange.journal import JournalLine, PolicyJournal
 from schemas.base import Body, new_id, now_ms, parse_version_name, version_name
-from schemas.errors import InvalidInput, NotFound, Refused
+from schemas.errors import InvalidInput, NotFound, Refused, Unavailable
 from schemas.journal import Reason, VersionPromoted, VersionRejected, VersionRolledBack
 from schemas.lifecycle import PolicyState
+from schemas.operating import PolicyChanged, PolicyHistory, PolicyList, PolicyView
 from server.auth import ApiKey, KeyFile, Scope, require
 from server.control.rebuild import plan_rebuild
 from server.control.swap import Swapper
+from server.openapi import described
 from server.request.strict import StrictRoute
 
 log = logging.getLogger(__name__)
 
+PolicyPath = Annotated[str, Path(examples=["support"])]
 Generation = Annotated[
-    int | None, Field(ge=0, description="refuse unless the policy is still at this generation; default: no matter")
+    int | None,
+    Field(ge=0, strict=True, description="refuse unless the policy is still at this generation; default: no matter"),
 ]
 
 
 class Promotion(Body):
     """A version is to become stable."""
 
-    version: str = Field(description="e.g. support@v3")
+    version: str = Field(examples=["support@v3"])
     reason: Reason = Field(default="", description="kept in the journal for ever; no personal data")
     expected_generation: Generation = None
 
@@ -148,7 +152,14 @@ class Administration:
 
     async def _change(self, entry: VersionPromoted | VersionRejected | VersionRolledBack) -> dict[str, Any]:
         began = time.perf_counter()
-        await asyncio.to_thread(self._journal.propose, entry)
+        try:
+            await asyncio.to_thread(self._journal.propose, entry)
+        except Unavailable as error:
+            raise Unavailable(
+                f"the event log is away, and a change of versions is never queued for later: {error.message}",
+                remedy="Look at the history when the log is back, and ask again if it is not there. Until then a "
+                f"request can name a version itself, e.g. {entry.policy}@v0.",
+            ) from error
         self._swapper.changed()
         in_effect = await self._swapper.wait_until_followed(entry.policy, self._wait_s)
         seconds = time.perf_counter() - began
@@ -161,25 +172,37 @@ def admin_router(administration: Administration, keys: KeyFile) -> APIRouter:
     """The routes under /v1/admin: reading takes the scope read or admin, changing takes admin."""
     router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=StrictRoute)
     reader, operator = Depends(require(keys, Scope.READ, Scope.ADMIN)), Depends(require(keys, Scope.ADMIN))
+    reads: dict[str, Any] = {"scopes": (Scope.READ, Scope.ADMIN), "refuses": (404,)}
+    changes: dict[str, Any] = {
+        "answers": {200: PolicyChanged, 202: PolicyChanged},
+        "scopes": (Scope.ADMIN,),
+        "refuses": (400, 404, 408, 409, 413, 415, 503),
+    }
 
-    @router.get("/policies", summary="Every policy: stable, canary, versions")
+    @router.get(
+        "/policies", **described("Every policy: stable, canary, versions", {200: PolicyList}, scopes=reads["scopes"])
+    )
     async def policies(key: ApiKey = reader) -> dict[str, Any]:
         return {"policies": administration.visible(key)}
 
-    @router.get("/policies/{policy}", summary="One policy")
-    async def state(policy: str, key: ApiKey = reader) -> dict[str, Any]:
+    @router.get("/policies/{policy}", **described("One policy", {200: PolicyView}, **reads))
+    async def state(policy: PolicyPath, key: ApiKey = reader) -> dict[str, Any]:
         return administration.state(administration.checked(policy, key))
 
-    @router.get("/policies/{policy}/history", summary="Every journal entry and what became of it")
-    async def history(policy: str, key: ApiKey = reader) -> dict[str, Any]:
+    @router.get("/policies/{policy}/history", **described("Every journal entry", {200: PolicyHistory}, **reads))
+    async def history(policy: PolicyPath, key: ApiKey = reader) -> dict[str, Any]:
         return {"entries": administration.history(administration.checked(policy, key))}
 
-    @router.post("/policies/{policy}/promote", summary="Make a version stable")
-    async def promote(policy: str, body: Promotion, response: Response, key: ApiKey = operator) -> dict[str, Any]:
+    @router.post("/policies/{policy}/promote", **described("Make a version stable", **changes))
+    async def promote(
+        policy: PolicyPath, body: Promotion, response: Response, key: ApiKey = operator
+    ) -> dict[str, Any]:
         return _status(response, await administration.promote(administration.checked(policy, key), key, body))
 
-    @router.post("/policies/{policy}/rollback", summary="Take a version back")
-    async def rollback(policy: str, body: Rollback, response: Response, key: ApiKey = operator) -> dict[str, Any]:
+    @router.post("/policies/{policy}/rollback", **described("Take a version back", **changes))
+    async def rollback(
+        policy: PolicyPath, body: Rollback, response: Response, key: ApiKey = operator
+    ) -> dict[str, Any]:
         return _status(response, await administration.roll_back(administration.checked(policy, key), key, body))
 
     return router

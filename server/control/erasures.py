@@ -24,11 +24,14 @@ from schemas.base import Body, Id, new_id, now_ms, version_name
 from schemas.errors import NotFound, Unavailable
 from schemas.event import Event
 from schemas.events import ErasureApplied, ErasureRequested
+from schemas.operating import ErasureDone, ErasureList, ErasureStatus
 from schemas.wire import encode_event
 from server import pseudonyms
 from server.auth import ApiKey, Scope, require
 from server.control.admin import Administration
+from server.openapi import described
 from server.request.request_path import RequestPath
+from server.request.strict import StrictRoute
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,9 @@ class ErasureBody(Body):
     user: Name | None = Field(default=None, description="as the app of this key's tenant calls the person")
     session: Name | None = Field(default=None, description="as that app calls a conversation without a user")
     subject: Id | None = Field(default=None, description="a pseudonym, or the id of a conversation")
-    rebuild: bool = Field(default=False, description="also take the versions that learnt from the person back")
+    rebuild: bool = Field(
+        default=False, strict=True, description="also take the versions that learnt from the person back"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> ErasureBody:
@@ -175,18 +180,27 @@ class Erasures:
 
 def erasures_router(erasures: Erasures) -> APIRouter:
     """The routes under /v1/admin/erasures; all take the scope admin."""
-    router = APIRouter(prefix="/v1/admin/erasures", tags=["admin"])
+    router = APIRouter(prefix="/v1/admin/erasures", tags=["admin"], route_class=StrictRoute)
     operator = Depends(require(erasures.path.auth, Scope.ADMIN))
+    scopes = (Scope.ADMIN,)
+    making = described(
+        "Erase a person, or a conversation without one",
+        {200: ErasureDone},
+        scopes=scopes,
+        refuses=(400, 408, 413, 415, 503),
+    )
+    listing = described("Every erasure of the key's tenant", {200: ErasureList}, scopes=scopes, refuses=(503,))
+    telling = described("What became of one erasure", {200: ErasureStatus}, scopes=scopes, refuses=(404, 503))
 
-    @router.post("", summary="Erase a person, or a conversation without one")
+    @router.post("", **making)
     async def erase(body: ErasureBody, key: ApiKey = operator) -> dict[str, Any]:
         return await erasures.erase(key, body)
 
-    @router.get("", summary="Every erasure of the key's tenant")
+    @router.get("", **listing)
     async def every(key: ApiKey = operator) -> dict[str, Any]:
         return await erasures.listed(key)
 
-    @router.get("/{erasure_id}", summary="What became of one erasure")
+    @router.get("/{erasure_id}", **telling)
     async def status(erasure_id: str, key: ApiKey = operator) -> dict[str, Any]:
         return await erasures.status(key, erasure_id)
 

@@ -7,17 +7,21 @@ thread.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 
 from exchange.journal import PolicyJournal
 from exchange.reading.explain import explain_version
 from exchange.registry.port import Registry
 from schemas.base import parse_version_name, version_name
 from schemas.errors import InvalidInput, NotFound
+from schemas.operating import VersionOrigin
 from server.auth import ApiKey, KeyFile, Scope, require
-from server.control.admin import Administration
+from server.control.admin import Administration, PolicyPath
+from server.openapi import described
+
+VersionPath = Annotated[str, Path(examples=["v3", "support@v3"])]
 
 
 def explanations_router(
@@ -25,10 +29,17 @@ def explanations_router(
 ) -> APIRouter:
     """The route, for keys with the scope read or admin."""
     router = APIRouter(prefix="/v1/admin", tags=["admin"])
-    reader = Depends(require(keys, Scope.READ, Scope.ADMIN))
+    scopes = (Scope.READ, Scope.ADMIN)
+    reader = Depends(require(keys, *scopes))
+    about = described(
+        "Where a version came from and what it changed",
+        {200: VersionOrigin},
+        scopes=scopes,
+        refuses=(400, 404, 503),
+    )
 
-    @router.get("/policies/{policy}/versions/{version}", summary="Where a version came from and what it changed")
-    async def explain(policy: str, version: str, key: ApiKey = reader) -> dict[str, Any]:
+    @router.get("/policies/{policy}/versions/{version}", **about)
+    async def explain(policy: PolicyPath, version: VersionPath, key: ApiKey = reader) -> dict[str, Any]:
         return await explained(journal, registry, administration.checked(policy, key), version)
 
     return router

@@ -24,11 +24,17 @@ RETRY_S = 1.0
 
 
 class JournalFollower:
-    """Keeps `journal` fresh, and calls `on_change` on the event loop after every read that brought something new."""
+    """Keeps `journal` fresh, and calls `on_change` on the event loop after every read that brought something new.
 
-    def __init__(self, journal: PolicyJournal, on_change: Callable[[], None]) -> None:
+    `on_read` is called in the thread of the follower after every read that succeeded.
+    """
+
+    def __init__(
+        self, journal: PolicyJournal, on_change: Callable[[], None], on_read: Callable[[], None] = lambda: None
+    ) -> None:
         self._journal = journal
         self._on_change = on_change
+        self._on_read = on_read
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._reachable = True
@@ -44,8 +50,12 @@ class JournalFollower:
         return self._thread is not None and self._thread.is_alive()
 
     async def start(self) -> None:
-        """Read all that the journal holds, then follow it. Raises Unavailable where the log cannot be reached."""
-        await asyncio.to_thread(self._journal.refresh)
+        """Read all that the journal holds, then follow it. With the log away it is followed once the log is there."""
+        try:
+            await asyncio.to_thread(self._read, 0.0)
+        except Unavailable as error:
+            log.warning("the policy journal cannot be read yet; what it said last is served: %s", error)
+            self._reachable = False
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._follow, args=(loop,), name="attune-journal", daemon=True)
         self._thread.start()
@@ -56,10 +66,15 @@ class JournalFollower:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
+    def _read(self, timeout_s: float) -> bool:
+        changed = self._journal.refresh(timeout_s)
+        self._on_read()
+        return changed
+
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stop.is_set():
             try:
-                changed = self._journal.refresh(READ_S)
+                changed = self._read(READ_S)
             except Unavailable as error:
                 if self._reachable:
                     log.warning("the policy journal cannot be read; this replica serves on as it is: %s", error)

@@ -102,7 +102,8 @@ class Swapper:
 
     @property
     def settled(self) -> bool:
-        """Whether every policy has been routed as the journal said at least once since the start."""
+        """Whether every policy has been routed as the journal said at least once since the start, or as well as can be
+        while the journal cannot be read."""
         return self._settled.issuperset(self._policies)
 
     @property
@@ -217,7 +218,9 @@ class Swapper:
         self._tables[policy] = table
         if before is not None:
             self._measure(state, before, table)
-        if self._follows(state):
+        # What the journal said last may not be servable by now: while it cannot be read, what there is serves.
+        given_up = self._journal.presuming and state.stable in self.refused(policy)
+        if self._follows(state) or given_up:
             self._settled.add(policy)
         published, self._published = self._published, asyncio.Event()
         published.set()

@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from schemas.wire import validation_summary
 from server.engine.errors import AdapterError
 from server.engine.inflight import InFlight
 from server.engine.memory_chat import (
     END_TOKEN,
     Answer,
     ChatCall,
+    ChatParameters,
     Reply,
     canned_logprob,
     canned_reply,
@@ -73,7 +75,8 @@ class InMemoryEngine:
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/models", self._models, methods=["GET"]),
-            ]
+            ],
+            exception_handlers={404: _unknown_path},
         )
 
     @property
@@ -162,17 +165,18 @@ class InMemoryEngine:
         return JSONResponse({"object": "list", "data": cards})
 
     async def _chat(self, request: Request) -> Response:
-        body = json.loads(await request.body())
-        model = body.get("model") or self._base_names[0]
+        try:
+            asked = ChatParameters.model_validate_json(await request.body())
+        except ValidationError as error:
+            return _refusal(validation_summary(error), "BadRequestError", 400)
+        model = asked.model or self._base_names[0]
         if model not in self._base_names and model not in self._adapters:
             return _refusal(f"The model `{model}` does not exist.", "NotFoundError", 404)
-        if not body.get("messages"):
-            return _refusal("messages must not be empty", "BadRequestError", 400)
-        if body.get("use_beam_search"):
+        if asked.use_beam_search:
             return _refusal("Beam search is not supported", "BadRequestError", 400)
         answer_id = f"chatcmpl-{request.headers.get('x-request-id') or uuid.uuid4().hex}"
-        call = ChatCall(body, model, answer_id)
-        if body.get("stream"):
+        call = ChatCall(asked, model, answer_id)
+        if asked.stream:
             return StreamingResponse(call.stream(self._generate(call)), media_type="text/event-stream")
         async for _ in self._generate(call):
             pass
@@ -233,6 +237,10 @@ class InMemoryEngine:
                 if positions[index] == start:
                     positions[index] = len(answer.token_ids)
                 yield index, start, positions[index]
+
+
+async def _unknown_path(request: Request, _: Exception) -> Response:
+    return _refusal(f"The in-memory engine has chats alone, no {request.url.path}", "NotFoundError", 404)
 
 
 def _refusal(message: str, kind: str, status: int) -> Response:

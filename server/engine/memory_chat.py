@@ -11,7 +11,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 from server.engine.record import EffectiveSampling
 
@@ -65,37 +67,75 @@ def shown(answer: Answer, tokens: int) -> str:
     return partial[: len(answer.text)]
 
 
+class _Format(BaseModel):
+    type: str = "text"
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatParameters(BaseModel):
+    """What this engine reads of a request's body, in the limits that a real engine sets."""
+
+    model: str | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    stream: bool = False
+    n: Annotated[int, Field(ge=1)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    seed: int | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    logit_bias: dict[str, float] | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    response_format: _Format | None = None
+    logprobs: bool | None = None
+    return_token_ids: bool | None = None
+    stream_options: _StreamOptions | None = None
+    use_beam_search: bool | None = None
+
+
 class ChatCall:
     """One chat request: its parameters, and the bodies that answer it."""
 
-    def __init__(self, body: dict[str, Any], model: str, answer_id: str) -> None:
+    def __init__(self, asked: ChatParameters, model: str, answer_id: str) -> None:
         self.model = model
         self.answer_id = answer_id
         self.answers: list[Answer] = []
-        self.prompt = "".join(f"<{message['role']}>{message.get('content') or ''}" for message in body["messages"])
+        self.prompt = "".join(f"<{message['role']}>{message.get('content') or ''}" for message in asked.messages)
         self.prompt_ids = list(self.prompt.encode())
-        stop = body.get("stop") or ()
-        schema = body.get("response_format") or {}
+        stop = asked.stop or ()
         self.sampling = EffectiveSampling(
-            n=body.get("n") or 1,
-            temperature=_default(body.get("temperature"), 1.0),
-            top_p=_default(body.get("top_p"), 1.0),
-            top_k=int(_default(body.get("top_k"), 0)),
-            min_p=_default(body.get("min_p"), 0.0),
-            presence_penalty=_default(body.get("presence_penalty"), 0.0),
-            frequency_penalty=_default(body.get("frequency_penalty"), 0.0),
-            repetition_penalty=_default(body.get("repetition_penalty"), 1.0),
-            seed=body.get("seed"),
-            max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
-            min_tokens=int(_default(body.get("min_tokens"), 0)),
-            ignore_eos=bool(body.get("ignore_eos")),
+            n=asked.n or 1,
+            temperature=_default(asked.temperature, 1.0),
+            top_p=_default(asked.top_p, 1.0),
+            top_k=int(_default(asked.top_k, 0)),
+            min_p=_default(asked.min_p, 0.0),
+            presence_penalty=_default(asked.presence_penalty, 0.0),
+            frequency_penalty=_default(asked.frequency_penalty, 0.0),
+            repetition_penalty=_default(asked.repetition_penalty, 1.0),
+            seed=asked.seed,
+            max_tokens=asked.max_completion_tokens or asked.max_tokens,
+            min_tokens=int(_default(asked.min_tokens, 0)),
+            ignore_eos=bool(asked.ignore_eos),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            stop_token_ids=tuple(body.get("stop_token_ids") or ()),
+            stop_token_ids=tuple(asked.stop_token_ids or ()),
             include_stop_str_in_output=False,
-            logit_bias=bool(body.get("logit_bias")),
-            bad_words=bool(body.get("bad_words")),
-            allowed_token_ids=bool(body.get("allowed_token_ids")),
-            structured_output=None if schema.get("type", "text") == "text" else "json",
+            logit_bias=bool(asked.logit_bias),
+            bad_words=bool(asked.bad_words),
+            allowed_token_ids=bool(asked.allowed_token_ids),
+            structured_output=None if asked.response_format is None or asked.response_format.type == "text" else "json",
             thinking_token_budget=None,
             repetition_detection=False,
             forced_tokens=False,
@@ -104,9 +144,9 @@ class ChatCall:
             custom_logits_processors=False,
             speculative=False,
         )
-        self._logprobs = bool(body.get("logprobs"))
-        self._token_ids = bool(body.get("return_token_ids"))
-        self._usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        self._logprobs = bool(asked.logprobs)
+        self._token_ids = bool(asked.return_token_ids)
+        self._usage = asked.stream_options is not None and asked.stream_options.include_usage
         self._created = int(time.time())
 
     def whole(self) -> dict[str, Any]:

@@ -47,30 +47,36 @@ _NOT_TAGS = frozenset({"user", "user_id", "safety_identifier", "session_id", "la
 Name = Annotated[str, StringConstraints(max_length=512)]
 
 
-class _Message(BaseModel):
+class MessageBody(BaseModel):
+    """One message of a conversation; the rest of it is the engine's to judge."""
+
     model_config = ConfigDict(extra="allow")
     role: Annotated[str, StringConstraints(min_length=1)]
 
 
-class _Metadata(BaseModel):
+class MetadataBody(BaseModel):
+    """What Attune reads of `metadata`; other short texts are kept with a stored completion."""
+
     model_config = ConfigDict(extra="allow")
-    session_id: Name | None = None
-    user_id: Name | None = None
-    language: Slug | None = None
-    domain: Slug | None = None
+    session_id: Name | None = Field(default=None, description="groups turns into a conversation")
+    user_id: Name | None = Field(default=None, description="who is asking, in the messages protocol")
+    language: Slug | None = Field(default=None, description="a slice for reports, e.g. de")
+    domain: Slug | None = Field(default=None, description="a slice for reports, e.g. billing")
 
 
-class _Request(BaseModel):
+class GenerationBody(BaseModel):
     """Lax like the engine's own models, so that nothing is refused here that it would take."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
-    model: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
+        description="a policy, or a pinned version of it", examples=["support", "support@v3"]
+    )
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
-    user: Name | None = None
-    safety_identifier: Name | None = None
-    session_id: Name | None = None
-    metadata: _Metadata | None = None
+    user: Name | None = Field(default=None, description="who is asking, as the app says; kept as a keyed hash alone")
+    safety_identifier: Name | None = Field(default=None, description="the same under OpenAI's newer name")
+    session_id: Name | None = Field(default=None, description="groups turns into a conversation")
+    metadata: MetadataBody | None = None
     cache_salt: Annotated[str, StringConstraints(max_length=1024)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -78,26 +84,32 @@ class _Request(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
-    store: bool | None = None
+    store: bool | None = Field(default=None, description="list it under GET /v1/chat/completions")
 
 
-class _Chat(_Request):
-    messages: Annotated[list[_Message], Field(min_length=1)]
+class ChatBody(GenerationBody):
+    """A conversation to be answered. All other parameters of OpenAI's and vLLM's chat API go to the engine."""
+
+    messages: Annotated[list[MessageBody], Field(min_length=1)]
 
 
-class _Completion(_Request):
+class CompletionBody(GenerationBody):
+    """Texts, or token ids, to be continued."""
+
     prompt: str | list[str] | list[int] | list[list[int]]
 
 
-class _Response(_Request):
+class ResponsesBody(GenerationBody):
+    """OpenAI's responses API, without what would be kept between requests."""
+
     input: str | list[Any]
 
 
-_MODELS: dict[str, type[_Request]] = {
-    "chat.completions": _Chat,
-    "completions": _Completion,
-    "responses": _Response,
-    "messages": _Chat,
+_MODELS: dict[str, type[GenerationBody]] = {
+    "chat.completions": ChatBody,
+    "completions": CompletionBody,
+    "responses": ResponsesBody,
+    "messages": ChatBody,
 }
 _CONSENT = TypeAdapter(ConsentLevel)
 _TAGS = TypeAdapter(dict[Slug, Annotated[str, StringConstraints(max_length=512)]])
@@ -160,10 +172,10 @@ def parse_generation(protocol: str, body: dict[str, Any], headers: Mapping[str, 
         parsed = _MODELS[protocol].model_validate(body)
     except ValidationError as error:
         raise invalid_body(error) from error
-    tidy = {**body, **parsed.model_dump(exclude_unset=True, include=set(_Request.model_fields) - {"metadata"})}
-    metadata = parsed.metadata or _Metadata()
+    tidy = {**body, **parsed.model_dump(exclude_unset=True, include=set(GenerationBody.model_fields) - {"metadata"})}
+    metadata = parsed.metadata or MetadataBody()
     per_prompt, prompts = parsed.n or 1, 1
-    if isinstance(parsed, _Completion):
+    if isinstance(parsed, CompletionBody):
         tidy["prompt"] = parsed.prompt
         prompts = len(parsed.prompt) if _is_batch(parsed.prompt) else 1
     if not 1 <= prompts * per_prompt <= MAX_CHOICES:
@@ -248,7 +260,7 @@ def _consent(value: str | None) -> ConsentLevel | None:
         raise InvalidInput("attune-consent must be none, store or train", field="attune-consent") from error
 
 
-def _tags(metadata: _Metadata) -> dict[str, str]:
+def _tags(metadata: MetadataBody) -> dict[str, str]:
     """The client's own tags that have the form of tags; clients may send others, which stay theirs."""
     tags: dict[str, str] = {}
     for name, value in (metadata.model_extra or {}).items():

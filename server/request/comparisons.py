@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from schemas.answers import ComparisonAnswer
 from schemas.base import new_id, now_ms
 from schemas.errors import AttuneError, InvalidInput, Unavailable
 from schemas.events import AnswerDisplayed
@@ -26,7 +27,9 @@ from schemas.wire import encode_event
 from server.asgi import Captured, ClientGone, Replay, never, read_body, until_gone
 from server.auth import Scope
 from server.errors import error_response, invalid_body
-from server.request.chat_request import GenerationRequest, parse_generation, parse_json
+from server.openapi import described
+from server.request.chat_request import ChatBody, GenerationRequest, parse_generation, parse_json
+from server.request.description import HEADERS
 from server.request.gateway import CHAT_PATH, ask_engine
 from server.request.prepare import Prepared, caller_of, handle_for, prepare
 from server.request.request_path import RequestPath
@@ -35,12 +38,20 @@ from server.request.routing import Route, RoutingTable, named_route, route, spli
 log = logging.getLogger(__name__)
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
     """What a comparison asks for beyond a chat."""
 
     model_config = ConfigDict(extra="ignore")
-    k: Annotated[int, Field(ge=2, le=MAX_CANDIDATES)] | None = None
-    versions: Annotated[list[str], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
+    k: Annotated[int, Field(ge=2, le=MAX_CANDIDATES)] | None = Field(
+        default=None, description="how many candidates; default 2"
+    )
+    versions: Annotated[list[str], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = Field(
+        default=None, description="which versions make them, e.g. support@v3; default: stable and canary in turn"
+    )
+
+
+class ComparisonRequest(Asked, ChatBody):
+    """A chat to be answered by several candidates, as it is described; it is read in two parts."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,16 @@ def comparisons_router(deps: RequestPath, order: random.Random | None = None) ->
     router = APIRouter(tags=["comparisons"])
     shuffler = order or random.SystemRandom()
 
-    @router.post("/v1/comparisons")
+    about = described(
+        "Several answers to one chat, blinded and in random order, under one handle",
+        {200: ComparisonAnswer},
+        body=ComparisonRequest,
+        scopes=(Scope.CHAT,),
+        refuses=(404, 503),
+        parameters=HEADERS,
+    )
+
+    @router.post("/v1/comparisons", **about)
     async def compare(request: Request) -> Response:
         return await _compare(deps, request, shuffler)
 
@@ -108,7 +128,7 @@ async def _compare(deps: RequestPath, request: Request, shuffler: random.Random)
     key = deps.auth.authorize(request.headers.get("authorization"), Scope.CHAT)
     body = parse_json(await read_body(request.scope, request.receive, deps.max_body_bytes))
     try:
-        asked = _Asked.model_validate(body)
+        asked = Asked.model_validate(body)
     except ValidationError as error:
         raise invalid_body(error) from error
     chat = {name: value for name, value in body.items() if name not in ("k", "versions", "stream_options")}
@@ -148,7 +168,7 @@ async def _compare(deps: RequestPath, request: Request, shuffler: random.Random)
 def _seeded(parsed: GenerationRequest, index: int) -> GenerationRequest:
     """With a seed, each candidate gets its own: else all of one version would be the same."""
     seed = parsed.body.get("seed")
-    return parsed if seed is None else replace(parsed, body={**parsed.body, "seed": seed + index})
+    return parsed if seed is None else replace(parsed, body={**parsed.body, "seed": (seed + index) % 2**63})
 
 
 async def _answers(deps: RequestPath, request: Request, made: list[Prepared]) -> list[_Candidate]:

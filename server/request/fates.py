@@ -20,15 +20,18 @@ from exchange.reading.accepted import AcceptedWord, AcceptedWords
 from exchange.reading.fates import Fates
 from schemas.base import Id, now_ms
 from schemas.errors import NotFound, Unavailable
+from schemas.fates import Fate
 from schemas.handles import HandleClaims, Keyring, verify_handle
 from server.auth import ApiKey, KeyFile, Scope
 from server.errors import Unauthorized
+from server.openapi import described
 
 HANDLE_HEADER = "attune-handle"
 AT_ONCE = 2
 WAITING = 32
 """Askers beyond those that are answered right now; more are turned away."""
 _MAX_HANDLE = 8_192
+_SCOPES = (Scope.FEEDBACK, Scope.READ, Scope.ADMIN)
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
@@ -68,7 +71,7 @@ class FateDesk:
     def _asker(self, headers: Mapping[str, str]) -> ApiKey | HandleClaims:
         authorization, handle = headers.get("authorization"), headers.get(HANDLE_HEADER)
         if authorization is not None:
-            return self.keys.authorize(authorization, Scope.FEEDBACK, Scope.READ, Scope.ADMIN)
+            return self.keys.authorize(authorization, *_SCOPES)
         if not handle:
             raise Unauthorized("neither an API key nor the handle of the feedback was sent")
         return verify_handle(handle[:_MAX_HANDLE], self.keyring, now=now_ms())
@@ -98,7 +101,11 @@ def fates_router(desk: FateDesk) -> APIRouter:
     """The route GET /v1/feedback/{feedback_id}."""
     router = APIRouter(tags=["feedback"])
 
-    @router.get("/v1/feedback/{feedback_id}", summary="What became of a word of feedback")
+    about = described(
+        "What became of a word of feedback", {200: Fate}, scopes=_SCOPES, or_handle=True, refuses=(400, 404, 503)
+    )
+
+    @router.get("/v1/feedback/{feedback_id}", **about)
     async def fate(feedback_id: str, request: Request) -> Response:
         return await desk.ask(feedback_id, request.headers)
 

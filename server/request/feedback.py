@@ -1,7 +1,8 @@
 """The feedback API: what people say of answers, that answers were shown, and what may be done with people's data.
 
 A handle proves that its bearer was shown the answer, so a browser needs no API key. An answer here means that the
-event is durable. Knows rules and events; knows nothing of how a word will be counted.
+event is durable: on the log, or with the log away in this replica's spool, and `durable` says which. Knows rules and
+events; knows nothing of how a word will be counted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from exchange.log.line import Durable
+from schemas.answers import ConsentStored, MetricStored, Stored
 from schemas.base import Body, PolicyName, new_id, now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import AttuneError, HandleRefused, InvalidInput, NotFound, Unavailable
@@ -43,13 +46,15 @@ from server import pseudonyms
 from server.asgi import read_body
 from server.auth import ApiKey, Scope
 from server.errors import Forbidden, invalid_body
+from server.openapi import described
 from server.request.chat_request import parse_json
 from server.request.idempotency import Remembered
 from server.request.request_path import RequestPath
-from server.request.tensorzero import is_metric, metric_word
+from server.request.tensorzero import MetricBody, is_metric, metric_word
 
 DURABLE_TIMEOUT_S = 30.0
 KINDS = ("thumbs", "rating", "comparison", "ranking", "correction", "comment", "outcome", "retraction")
+_SCOPES = (Scope.FEEDBACK, Scope.CHAT)
 _OF_ANSWERS = frozenset({"thumbs", "rating", "correction"})
 _OF_COMPARISONS = frozenset({"comparison", "ranking"})
 
@@ -77,16 +82,39 @@ def feedback_router(deps: RequestPath) -> APIRouter:
     """The routes POST /v1/feedback, /v1/displayed and /v1/consent."""
     router = APIRouter(tags=["feedback"])
     desk = _Desk(deps)
+    said = described(
+        "Say something of an answer or a comparison; with TensorZero's body, of a completion by its id",
+        {200: Stored | MetricStored},
+        body=FeedbackBody | MetricBody,
+        scopes=_SCOPES,
+        or_nothing=True,
+        refuses=(404, 409, 503),
+    )
+    shown = described(
+        "Say that the answer, or the candidates, came before a person's eyes",
+        {200: Stored},
+        body=DisplayedBody,
+        scopes=_SCOPES,
+        or_nothing=True,
+        refuses=(503,),
+    )
+    allowed = described(
+        "Change what may be done with a person's data",
+        {200: ConsentStored},
+        body=ConsentBody,
+        scopes=_SCOPES,
+        refuses=(404, 503),
+    )
 
-    @router.post("/v1/feedback")
+    @router.post("/v1/feedback", **said)
     async def feedback(request: Request) -> dict[str, str]:
         return await desk.feedback(request)
 
-    @router.post("/v1/displayed")
+    @router.post("/v1/displayed", **shown)
     async def displayed(request: Request) -> dict[str, str]:
         return await desk.displayed(request)
 
-    @router.post("/v1/consent")
+    @router.post("/v1/consent", **allowed)
     async def consent(request: Request) -> dict[str, str]:
         return await desk.consent(request)
 
@@ -138,10 +166,13 @@ class _Desk:
                 policy, kind = word.claims.policy, word.body.kind
                 self._check_consent(word.claims)
                 item_id, digest = self._id_of(word.claims, word.body)
-                if not word.dry:
-                    await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
-                outcome = "dry_run" if word.dry else "stored"
-                return {"feedback_id": item_id, "id": item_id, "status": outcome}
+                told = {"feedback_id": item_id, "id": item_id}
+                if word.dry:
+                    outcome = "dry_run"
+                    return told | {"status": outcome}
+                durable = await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
+                outcome = "stored"
+                return told | {"status": outcome, "durable": durable}
             body: FeedbackBody = self._valid(raw, _FEEDBACK)
             kind = body.kind
             claims = self._claims(body.handle, key)
@@ -150,12 +181,10 @@ class _Desk:
             check_signal(signal_of(body), claims.target)
             self._check_source(body.source, key)
             item_id, digest = self._id_of(claims, body)
-            if self._remembered.begin(item_id, digest):
-                outcome = "repeated"
-            else:
-                await self._keep(claims, body, key, item_id, digest)
-                outcome = "stored"
-            return {"id": item_id, "status": "stored"}
+            before = self._remembered.begin(item_id, digest)
+            durable = before or await self._keep(claims, body, key, item_id, digest)
+            outcome = "repeated" if before else "stored"
+            return {"id": item_id, "status": "stored", "durable": durable}
         except Unavailable:
             outcome = "unavailable"
             raise
@@ -183,11 +212,10 @@ class _Desk:
             comparison_id=comparison,
             candidates=shown,
         )
-        await self._append(event)
-        return {"id": event.id, "status": "stored"}
+        return {"id": event.id, "status": "stored", "durable": await self._append(event)}
 
     async def consent(self, request: Request) -> dict[str, str]:
-        key = self._deps.auth.authorize(request.headers.get("authorization"), Scope.CHAT, Scope.FEEDBACK)
+        key = self._deps.auth.authorize(request.headers.get("authorization"), *_SCOPES)
         body: ConsentBody = await self._body(request, _CONSENT)
         mine = [policy for policy in self._deps.policies if key.may_use(policy)]
         if body.policy is not None and body.policy not in mine:
@@ -205,10 +233,10 @@ class _Desk:
             )
             for policy in ([body.policy] if body.policy else mine)
         ]
-        await asyncio.gather(*(self._append(event) for event in events))
+        kept = await asyncio.gather(*(self._append(event) for event in events))
         # Here from now on; the other replicas read it off the log.
         await asyncio.to_thread(self._deps.consents.note, events)
-        return {"level": body.level.value, "status": "stored"}
+        return {"level": body.level.value, "status": "stored", "durable": "spool" if "spool" in kept else "log"}
 
     async def _body(self, request: Request, model: TypeAdapter[Any]) -> Any:
         return self._valid(await self._raw(request), model)
@@ -217,8 +245,8 @@ class _Desk:
         return parse_json(await read_body(request.scope, request.receive, self._deps.max_body_bytes))
 
     def _valid(self, raw: dict[str, Any], model: TypeAdapter[Any]) -> Any:
-        try:
-            return model.validate_python(raw, strict=False)
+        try:  # as JSON, which has no tuples: strict, as a `true` is no number of stars
+            return model.validate_json(json.dumps(raw), strict=True)
         except ValidationError as error:
             raise invalid_body(error, tags=KINDS) from error
 
@@ -227,7 +255,7 @@ class _Desk:
         authorization = request.headers.get("authorization")
         if authorization is None:
             return None
-        return self._deps.auth.authorize(authorization, Scope.FEEDBACK, Scope.CHAT)
+        return self._deps.auth.authorize(authorization, *_SCOPES)
 
     def _claims(self, handle: str, key: ApiKey | None) -> HandleClaims:
         claims = verify_handle(handle, self._deps.secrets.keyring, now=now_ms())
@@ -283,7 +311,7 @@ class _Desk:
         item_id: str,
         digest: str,
         tags: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    ) -> Durable:
         try:
             event = FeedbackReceived(
                 id=item_id,
@@ -302,14 +330,15 @@ class _Desk:
                 supersedes=body.supersedes,
                 content=await self._sealed(claims, body, item_id, tags),
             )
-            await self._append(event)
+            durable = await self._append(event)
         except AttuneError:
             self._remembered.failed(item_id)
             raise
         if body.idempotency_key is not None:
-            self._remembered.stored(item_id, digest)
+            self._remembered.stored(item_id, digest, durable)
         else:
             self._remembered.failed(item_id)  # nobody can name it again
+        return durable
 
     async def _sealed(
         self, claims: HandleClaims, body: FeedbackBody, item_id: str, tags: Mapping[str, str]
@@ -325,11 +354,12 @@ class _Desk:
             content.model_dump_json().encode(), key=key.secret, key_id=key.key_id, subject=subject, event_id=item_id
         )
 
-    async def _append(self, event: Event) -> None:
+    async def _append(self, event: Event) -> Durable:
         record = encode_event(event, source=self._deps.source)
         try:
-            await asyncio.wait_for(self._deps.appender.append(record), DURABLE_TIMEOUT_S)
+            stored = await asyncio.wait_for(self._deps.appender.append(record), DURABLE_TIMEOUT_S)
         except TimeoutError as error:
             raise Unavailable(
                 "the event log does not answer", remedy="Send it again with the same idempotency_key."
             ) from error
+        return stored.durable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from exchange.log.line import Durable
 from schemas.errors import Conflict
 
 
@@ -17,20 +18,21 @@ class Remembered:
 
     def __init__(self, limit: int = 100_000) -> None:
         self._limit = limit
-        self._known: OrderedDict[str, tuple[str, bool]] = OrderedDict()  # id -> digest of the content, stored
+        # id -> digest of the content, and where it is durable (None: nowhere yet)
+        self._known: OrderedDict[str, tuple[str, Durable | None]] = OrderedDict()
 
-    def begin(self, item_id: str, digest: str) -> bool:
-        """Note a request; True where the very same one was stored before.
+    def begin(self, item_id: str, digest: str) -> Durable | None:
+        """Note a request; where the very same one was stored before, None if it was not.
 
         Raises:
             Conflict: the id was used for other content.
         """
         known = self._known.get(item_id)
         if known is None:
-            self._known[item_id] = (digest, False)
+            self._known[item_id] = (digest, None)
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
-            return False
+            return None
         if known[0] != digest:
             raise Conflict(
                 "this idempotency_key was used for other content",
@@ -39,12 +41,12 @@ class Remembered:
             )
         return known[1]
 
-    def stored(self, item_id: str, digest: str) -> None:
+    def stored(self, item_id: str, digest: str, durable: Durable) -> None:
         """The request is durable."""
-        self._known[item_id] = (digest, True)
+        self._known[item_id] = (digest, durable)
 
     def failed(self, item_id: str) -> None:
         """The request is not durable; it may be tried again, with other content too."""
         known = self._known.get(item_id)
-        if known is not None and not known[1]:
+        if known is not None and known[1] is None:
             del self._known[item_id]

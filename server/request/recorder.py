@@ -1,8 +1,9 @@
 """From what the engine did to completion events on the log, beside the chats and never in their way.
 
 The event loop hands a record over and goes on; a thread seals the personal part under the key of whom it belongs to
-and gives the event to the appender. Where the queue, the key store or the log have no room or cannot be reached, the
-record is dropped, and every drop is counted and logged. Logs name completions, never content.
+and gives the event to the appender, which brings it to the log or to the spool. Where a queue or the spool has no room,
+or the key store cannot be reached, the record is dropped, and every drop is counted by its reason and logged. Logs name
+completions, never content.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from exchange.keys.port import KeyStore, SubjectKey
 from exchange.log.appender import Appender
-from exchange.log.port import Position
+from exchange.log.line import NotKept, Stored
 from schemas.base import parse_version_name
 from schemas.completion import (
     ChoiceContent,
@@ -29,8 +30,9 @@ from schemas.completion import (
     ConsentLevel,
     SamplingParameters,
 )
-from schemas.errors import AttuneError, IntegrityError
+from schemas.errors import AttuneError, IntegrityError, Unavailable
 from schemas.sealed import seal
+from schemas.topics import COMPLETIONS
 from schemas.wire import encode_event, validation_summary
 from server.engine.record import EffectiveSampling, EngineRecord
 from server.metrics import ServerMetrics
@@ -82,12 +84,12 @@ class Recorder:
         if record.context.consent.level is ConsentLevel.NONE:
             return
         if not self.alive:
-            self._dropped(record, "the recorder has stopped")
+            self._dropped(record, "stopping", "the recorder has stopped")
             return
         try:
             self._waiting.put_nowait(record)
         except queue.Full:
-            self._dropped(record, "too many records wait for the key store")
+            self._dropped(record, "sealing_queue_full", "too many records wait for the key store")
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the appender has all that was recorded so far; False where that took longer."""
@@ -133,25 +135,32 @@ class Recorder:
                 event = self._event(record, key)
                 future = self._appender.submit(encode_event(event, source=self._source))
             except ValidationError as error:
-                self._dropped(record, validation_summary(error))
+                self._dropped(record, "invalid", validation_summary(error))
+            except NotKept as error:  # counted where it was refused
+                self._dropped(record, None, str(error))
+            except Unavailable as error:
+                self._dropped(record, "key_store", str(error))
             except AttuneError as error:
-                self._dropped(record, str(error))
+                self._dropped(record, "invalid", str(error))
             else:
                 self._follow(record, future)
 
-    def _follow(self, record: EngineRecord, future: Future[Position]) -> None:
-        def ended(done: Future[Position]) -> None:
+    def _follow(self, record: EngineRecord, future: Future[Stored]) -> None:
+        def ended(done: Future[Stored]) -> None:
             error = done.exception()
             if error is None:
-                self._metrics.recorded(record.context.policy, "stored")
+                outcome = "stored" if done.result().durable == "log" else "spooled"
+                self._metrics.recorded(record.context.policy, outcome)
             else:
                 log.error("completion %s was not recorded: %s", record.context.completion_id, error)
                 self._metrics.recorded(record.context.policy, "failed")
 
         future.add_done_callback(ended)
 
-    def _dropped(self, record: EngineRecord, why: str) -> None:
+    def _dropped(self, record: EngineRecord, reason: str | None, why: str) -> None:
         log.error("completion %s was not recorded: %s", record.context.completion_id, why)
+        if reason is not None:
+            self._metrics.dropped(COMPLETIONS.name, reason)
         self._metrics.recorded(record.context.policy, "dropped")
 
     def _event(self, record: EngineRecord, key: SubjectKey) -> CompletionRecorded:

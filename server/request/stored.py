@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field, ValidationError
@@ -20,12 +20,15 @@ from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from exchange.reading.completions import StoredCompletion
+from schemas.answers import StoredCompletion as StoredBody
+from schemas.answers import StoredCompletions
 from schemas.base import Body, Slug
 from schemas.completion import CompletionContent, CompletionRecorded
 from schemas.errors import InvalidInput, NotFound, SealBroken, Unavailable
 from schemas.sealed import unseal
 from server.auth import ApiKey, Scope
 from server.errors import invalid_body
+from server.openapi import described, parameter
 from server.request.request_path import RequestPath
 from server.request.routing import split_model
 
@@ -47,6 +50,21 @@ class ListQuery(Body):
     metadata: dict[Slug, str] = Field(default_factory=dict, max_length=16)
 
 
+_PATH = "/v1/chat/completions"
+_PARAMETERS: tuple[tuple[str, Any, str, dict[str, Any]], ...] = (
+    ("limit", Annotated[int, Field(ge=1, le=MAX_PAGE)], "how many; default 20", {}),
+    ("order", Literal["asc", "desc"], "by time; default asc", {}),
+    ("after", Annotated[str, Field(max_length=160)], "id of the last one of the page before", {}),
+    ("model", Annotated[str, Field(max_length=128)], "a policy, or one version of it", {}),
+    (
+        "metadata",
+        dict[Slug, str],
+        "metadata[KEY]=VALUE: of the request; several must all match",
+        {"style": "deepObject", "explode": True},
+    ),
+)
+
+
 def completion_id_in(name: str) -> str:
     """Our id of a completion, named by it or by the id that its answer had. Raises NotFound where it is neither."""
     match = _ID.fullmatch(name)
@@ -58,15 +76,21 @@ def completion_id_in(name: str) -> str:
 def stored_router(deps: RequestPath) -> APIRouter:
     """The routes GET /v1/chat/completions and /v1/chat/completions/{completion_id}."""
     router = APIRouter(tags=["completions"])
+    asked: dict[str, Any] = {"scopes": (Scope.READ,)}
     shelf = _Shelf(deps, asyncio.Semaphore(AT_ONCE))
 
-    @router.get("/v1/chat/completions", summary="Stored completions")
+    query = [parameter("query", name, kind, about, **more) for name, kind, about, more in _PARAMETERS]
+    page = described("Stored completions", {200: StoredCompletions}, **asked, refuses=(400, 503), parameters=query)
+
+    @router.get(_PATH, **page)
     async def stored(request: Request) -> Response:
         key = deps.auth.authorize(request.headers.get("authorization"), Scope.READ)
         query = _query(request.query_params)
         return await shelf.answer(lambda: shelf.page(key, query))
 
-    @router.get("/v1/chat/completions/{completion_id}", summary="One of them")
+    @router.get(
+        f"{_PATH}/{{completion_id}}", **described("One of them", {200: StoredBody}, **asked, refuses=(404, 503))
+    )
     async def one(completion_id: str, request: Request) -> Response:
         key = deps.auth.authorize(request.headers.get("authorization"), Scope.READ)
         return await shelf.answer(lambda: shelf.one(key, completion_id))
@@ -98,11 +122,7 @@ class _Shelf:
         if query.order == "desc":
             mine.reverse()
         if query.after is not None:
-            after = completion_id_in(query.after)
-            place = next((place for place, one in enumerate(mine) if one.completion_id == after), None)
-            if place is None:
-                raise InvalidInput("after names no stored completion", field="after", remedy="Begin without it.")
-            mine = mine[place + 1 :]
+            mine = mine[_place(mine, query.after) + 1 :]
         matching = (event for one in mine if (event := one.event()) is not None and _matches(event, query))
         found = list(islice(self._opened(matching), query.limit + 1))
         data = found[: query.limit]
@@ -135,6 +155,14 @@ class _Shelf:
                 yield _shown(event, CompletionContent.model_validate_json(plain))
             except (SealBroken, ValidationError):
                 continue
+
+
+def _place(of: list[StoredCompletion], name: str) -> int:
+    try:
+        wanted = completion_id_in(name)
+        return next(place for place, one in enumerate(of) if one.completion_id == wanted)
+    except (NotFound, StopIteration) as error:
+        raise InvalidInput("after names no stored completion", field="after", remedy="Begin without it.") from error
 
 
 def _unknown() -> NotFound:

@@ -1,6 +1,7 @@
 """A route whose JSON body is read as strictly as those parsed by hand, for routes with a body model of their own.
 
-FastAPI reads a body before it asks for an API key, and takes NaN and names that come twice.
+FastAPI reads a body before it asks for an API key, takes NaN and names that come twice, and reads what is not said
+to be JSON as no body at all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.errors import InvalidInput
+from server.asgi import check_media
 from server.request.chat_request import parse_json
 
 
@@ -29,9 +31,12 @@ class StrictRoute(APIRoute):
     """`APIRouter(route_class=StrictRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        self.strict_content_type = False  # `check_media` decides
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if request.method == "POST":
+                check_media(request.headers)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strict

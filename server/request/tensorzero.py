@@ -9,11 +9,12 @@ configured one by one, so a boolean is a thumb where the settings name its metri
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, FiniteFloat, StringConstraints, ValidationError
 
 from exchange.reading.completions import CompletionFacts
 from schemas.base import Body, Id, Slug, now_ms
@@ -44,7 +45,7 @@ class MetricBody(Body):
     """POST /v1/feedback as TensorZero's clients send it."""
 
     metric_name: Slug
-    value: bool | float | str | list[dict[str, Any]]
+    value: bool | FiniteFloat | str | list[dict[str, Any]]
     inference_id: Id | None = None
     episode_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
     tags: dict[Annotated[str, StringConstraints(max_length=128)], Annotated[str, StringConstraints(max_length=512)]] = (
@@ -86,7 +87,7 @@ async def metric_word(deps: RequestPath, raw: Mapping[str, Any], key: ApiKey | N
             remedy="Send the handle that came with the answer, or ask an operator for a key made with --by-id.",
         )
     try:
-        body = MetricBody.model_validate(raw)
+        body = MetricBody.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise invalid_body(error) from error
     said = _said(body, deps.thumbs_metrics)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from deploy.brokers.broker import Broker, start_broker
+from exchange.log.kafka.log import KafkaLog
+from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import TopicPartition
 from schemas.errors import Unavailable
 from schemas.topics import COMPLETIONS, POLICY, TOPICS
@@ -18,6 +20,7 @@ from schemas.wire import LogRecord
 
 pytestmark = pytest.mark.kafka
 JOURNAL = TopicPartition(POLICY.name, 0)
+PATIENT = KafkaSettings(connect_seconds=1.0, request_seconds=2.0, delivery_seconds=4.0)
 
 
 def record(value: str) -> LogRecord:
@@ -36,20 +39,17 @@ def test_processes_that_open_an_empty_broker_at_once_and_one_that_is_away(
 
 
 def _come_and_go(tmp_path: Path) -> None:
-    from exchange.log.kafka import KafkaLog  # after the fixture, which imports it under its own filter of warnings
-
-    logs: list[KafkaLog] = []
     with start_broker(tmp_path / "broker") as broker:
         port = int(broker.bootstrap.split(":")[1])
+        logs = [KafkaLog([broker.bootstrap], PATIENT) for _ in range(3)]
         threads = [
-            threading.Thread(target=lambda: logs.append(KafkaLog([broker.bootstrap], delivery_timeout_s=4.0)))
-            for _ in range(3)
+            threading.Thread(target=lambda log=log: log.partitions(POLICY.name))  # type: ignore[misc]
+            for log in logs
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(logs) == 3
         for log in logs:
             assert {name: len(log.partitions(name)) for name in TOPICS} == {
                 name: topic.partitions for name, topic in TOPICS.items()
@@ -59,15 +59,21 @@ def _come_and_go(tmp_path: Path) -> None:
         reader = log.reader({JOURNAL: 0})
         assert [stored.value for stored in reader.poll(timeout_s=10.0)] == [b"before"]
 
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="Kafka at"):
         log.append([record("lost")])
-    with pytest.raises(Unavailable):
-        log.end_offset(JOURNAL)
-    with pytest.raises(Unavailable):
-        KafkaLog([f"127.0.0.1:{port}"], delivery_timeout_s=2.0)
+    for ask in (log.end_offset, log.start_offset, lambda place: log.identity(place.topic)):
+        with pytest.raises(Unavailable):
+            ask(JOURNAL)
     assert reader.poll(timeout_s=0.1) == []
-    assert time.monotonic() - began < 20
+    late = KafkaLog([f"127.0.0.1:{port}"], PATIENT)
+    logs.append(late)
+    before = threading.active_count()
+    for call in (late.partitions, late.identity):
+        with pytest.raises(Unavailable, match="Kafka at"):
+            call(POLICY.name)
+    with pytest.raises(Unavailable):
+        late.append([record("lost")])
+    assert threading.active_count() == before, "a try in vain leaves nothing behind"
 
     with start_broker(tmp_path / "broker", port):
         log.append([record("after"), LogRecord(COMPLETIONS.name, b"k", b"v")])
@@ -76,7 +82,7 @@ def _come_and_go(tmp_path: Path) -> None:
         while not found and time.monotonic() < deadline:
             found = [stored.value for stored in reader.poll(timeout_s=1.0)]
         assert found == [b"after"]
-        assert log.end_offset(JOURNAL) == reader.positions()[JOURNAL] == 2
+        assert late.end_offset(JOURNAL) == log.end_offset(JOURNAL) == reader.positions()[JOURNAL] == 2
         reader.close()
         for opened in logs:
             opened.close()

@@ -9,10 +9,9 @@ from statistics import mean
 
 import pytest
 
-from tests.invariants.worlds import logged, make_world, prompts, sample, taste, tiny_base
+from tests.invariants.worlds import logged, make_world, prompts, sample, taste, tiny_base, train_ppo
 from trainer.data import LoggedAnswer
-from trainer.learn.config import PpoConfig
-from trainer.learn.ppo import train_ppo
+from trainer.learn.config import LearnerConfig, PpoConfig
 from trainer.models.base import POLICY, SharedBase
 
 CONFIG = PpoConfig(
@@ -20,11 +19,11 @@ CONFIG = PpoConfig(
     learning_rate=1e-3,
     epochs=2,
     beta=0.02,
-    kl_budget=3.0,
     stop_mean_abs_log_ratio=0.5,
     stop_clip_fraction=0.6,
     critic="ridge",
 )
+LEARNER = LearnerConfig(kl_budget=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,9 @@ def _expected(base: SharedBase) -> float:
 
 def _train(model_dir: Path, answers: list[LoggedAnswer], out: Path) -> tuple[SharedBase, float]:
     base = tiny_base(model_dir)
-    result = train_ppo(base, answers, None, CONFIG, 0, out)
+    result = train_ppo(base, answers, None, CONFIG, 0, out, learner=LEARNER)
     assert result.steps > 0
-    assert 0 < result.kl_to_reference <= CONFIG.kl_budget
+    assert 0 < result.kl_to_reference <= LEARNER.kl_budget
     return base, result.kl_to_reference
 
 

@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Conflict, InvalidInput
-from tests.invariants.worlds import logged, make_world, prompts, taste, tiny_base
+from tests.invariants.worlds import logged, make_world, prompts, taste, tiny_base, train_ppo
 from trainer.data import LoggedAnswer
-from trainer.learn.config import PpoConfig
-from trainer.learn.ppo import PPOResult, train_ppo
+from trainer.learn.config import LearnerConfig, PpoConfig
+from trainer.learn.policy import PolicyResult
 from trainer.models.base import POLICY
 
 CONFIG = PpoConfig(
     minibatch_answers=16,
     epochs=2,
     learning_rate=1e-3,
-    checkpoint_every=3,
-    kl_check_every=2,
     stop_mean_abs_log_ratio=2.0,
     stop_clip_fraction=1.0,
 )
+
+
+LEARNER = LearnerConfig(checkpoint_every=3, kl_check_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,11 @@ def answers(model_dir: Path) -> list[LoggedAnswer]:
     return [*warm, *(replace(a, sample_id=f"t{a.sample_id}") for a in logged(base, prompts(32, 3), taste, seed=4))]
 
 
-def _run(model_dir: Path, answers: list[LoggedAnswer], out: Path, **changes: object) -> PPOResult:
-    config = CONFIG.model_copy(update=changes)
-    return train_ppo(tiny_base(model_dir), answers, None, config, 7, out)
+def _run(
+    model_dir: Path, answers: list[LoggedAnswer], out: Path, *, kl_budget: float = 10.0, **changes: object
+) -> PolicyResult:
+    config, learner = CONFIG.model_copy(update=changes), LEARNER.model_copy(update={"kl_budget": kl_budget})
+    return train_ppo(tiny_base(model_dir), answers, None, config, 7, out, learner=learner)
 
 
 class _PowerCut(Exception):
@@ -62,10 +65,22 @@ def test_resumed_equals_uninterrupted(
     config = CONFIG.model_copy(update={"critic": critic})
     points = tmp_path / "checkpoints"
     with pytest.raises(_PowerCut):
-        train_ppo(tiny_base(model_dir), answers, None, config, 7, tmp_path / "cut", checkpoint_dir=points, progress=cut)
+        train_ppo(
+            tiny_base(model_dir),
+            answers,
+            None,
+            config,
+            7,
+            tmp_path / "cut",
+            learner=LEARNER,
+            checkpoint_dir=points,
+            progress=cut,
+        )
     assert not (tmp_path / "cut").exists()
     assert [path.name for path in points.iterdir()] == ["step-00000003"]
-    resumed = train_ppo(tiny_base(model_dir), answers, None, config, 7, tmp_path / "resumed", resume_from=points)
+    resumed = train_ppo(
+        tiny_base(model_dir), answers, None, config, 7, tmp_path / "resumed", learner=LEARNER, resume_from=points
+    )
     assert resumed.adapter_digest == whole.adapter_digest
     assert resumed.history == whole.history
     assert (resumed.drift, resumed.beta) == (whole.drift, whole.beta)
@@ -82,14 +97,15 @@ def test_equal_runs_are_equal_to_the_byte_and_other_seeds_are_not(
     first, second = (_run(model_dir, answers, tmp_path / name) for name in ("one", "two"))
     assert first.adapter_digest == second.adapter_digest
     assert first.history == second.history
-    other = train_ppo(tiny_base(model_dir), answers, None, CONFIG, 8, tmp_path / "three")
+    other = train_ppo(tiny_base(model_dir), answers, None, CONFIG, 8, tmp_path / "three", learner=LEARNER)
     assert other.adapter_digest != first.adapter_digest
 
 
 def test_a_checkpoint_of_another_run_is_refused(model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path) -> None:
-    train_ppo(tiny_base(model_dir), answers, None, CONFIG, 7, tmp_path / "a", checkpoint_dir=tmp_path / "points")
+    points = tmp_path / "points"
+    train_ppo(tiny_base(model_dir), answers, None, CONFIG, 7, tmp_path / "a", learner=LEARNER, checkpoint_dir=points)
     with pytest.raises(Conflict, match="checkpoint"):
-        train_ppo(tiny_base(model_dir), answers[1:], None, CONFIG, 7, tmp_path / "b", resume_from=tmp_path / "points")
+        train_ppo(tiny_base(model_dir), answers[1:], None, CONFIG, 7, tmp_path / "b", resume_from=points)
 
 
 def test_the_kl_budget_holds_and_progress_up_to_it_is_kept(
@@ -107,8 +123,10 @@ def test_a_run_that_starts_beyond_the_budget_changes_nothing(
     model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path
 ) -> None:
     far = _run(model_dir, answers, tmp_path / "far", learning_rate=5e-3)
-    config = CONFIG.model_copy(update={"kl_budget": far.kl_to_reference / 2})
-    result = train_ppo(tiny_base(model_dir), answers, None, config, 7, tmp_path / "next", start_from=far.adapter)
+    learner = LearnerConfig(kl_budget=far.kl_to_reference / 2)
+    result = train_ppo(
+        tiny_base(model_dir), answers, None, CONFIG, 7, tmp_path / "next", learner=learner, start_from=far.adapter
+    )
     assert (result.stopped, result.steps) == ("kl_budget", 0)
     assert result.adapter_digest == far.adapter_digest
     assert result.kl_to_reference == pytest.approx(far.kl_to_reference)  # still measured against the base

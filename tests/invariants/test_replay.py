@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.errors import InvalidInput
-from tests.invariants.worlds import logged, make_world, naive_kept, prompts, sample, taste, tiny_base
+from tests.invariants.worlds import logged, make_world, naive_kept, prompts, sample, taste, tiny_base, train_ppo
 from trainer.data import LoggedAnswer
 from trainer.joining.exclusions import Reason
-from trainer.learn.config import PpoConfig
-from trainer.learn.ppo import train_ppo
+from trainer.learn.config import LearnerConfig, PpoConfig
 from trainer.learn.replay import Replay, replay
 from trainer.learn.rollouts import prepare
 from trainer.models.adapter import load_role, save_role
@@ -24,9 +23,8 @@ from trainer.models.base import POLICY, SharedBase
 from trainer.models.batching import micro_batches
 from trainer.models.forward import pick_tokens, span_log_softmax
 
-CONFIG = PpoConfig(
-    minibatch_answers=16, learning_rate=1e-3, checkpoint_every=2, stop_mean_abs_log_ratio=2.0, stop_clip_fraction=1.0
-)
+CONFIG = PpoConfig(minibatch_answers=16, learning_rate=1e-3, stop_mean_abs_log_ratio=2.0, stop_clip_fraction=1.0)
+LEARNER = LearnerConfig(checkpoint_every=2)
 CUT = {"top_k": 20, "top_p": 0.8, "heat": 1.3}
 
 
@@ -183,7 +181,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_keeps_no_token_ids_on_dis
         base = tiny_base(model_dir)
         found = _replay(base, mixed, {1: adapter})
         return train_ppo(
-            base, found.answers, None, CONFIG, 7, tmp_path / out, kept=found.kept, **options
+            base, found.answers, None, CONFIG, 7, tmp_path / out, learner=LEARNER, kept=found.kept, **options
         ).adapter_digest  # type: ignore[arg-type]
 
     expected, points = once("whole"), tmp_path / "checkpoints"
@@ -195,7 +193,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_keeps_no_token_ids_on_dis
         "torch.bool",
         "torch.int64",
     }
-    names = {name.removeprefix("rollouts/") for name in load_file(stored) if name.startswith("rollouts/")}
+    names = {name.removeprefix("prepared/") for name in load_file(stored) if name.startswith("prepared/")}
     assert {"mask", "versions"} <= names
     assert not any("kept" in name or "ids" in name for name in names)
     assert once("resumed", resume_from=points) == expected
@@ -226,13 +224,13 @@ def test_ppo_learns_from_truncated_answers(model_dir: Path, tmp_path: Path) -> N
         learning_rate=1e-3,
         epochs=2,
         beta=0.02,
-        kl_budget=3.0,
         stop_mean_abs_log_ratio=0.5,
         stop_clip_fraction=0.6,
         critic="ridge",
     )
-    result = train_ppo(base, found.answers, None, config, 0, tmp_path / "out", kept=found.kept)
-    assert 0 < result.kl_to_reference <= config.kl_budget
+    learner = LearnerConfig(kl_budget=3.0)
+    result = train_ppo(base, found.answers, None, config, 0, tmp_path / "out", learner=learner, kept=found.kept)
+    assert 0 < result.kl_to_reference <= learner.kl_budget
     load_role(base, POLICY, result.adapter)
     after = [expected(base), expected(base, top_p=0.8)]
     assert after[0] - before[0] > 0.15

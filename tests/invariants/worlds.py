@@ -9,12 +9,16 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tests.tiny_models import make_tiny_model
 from trainer.data import Demonstration, LoggedAnswer
-from trainer.learn.config import LoraSettings, SftConfig
+from trainer.learn.config import LearnerConfig, LoraSettings, PolicyRecipe, PpoConfig, SftConfig
+from trainer.learn.policy import PolicyData, PolicyResult, train_policy
+from trainer.learn.replay import KeptSets
+from trainer.learn.reward_model import RewardModel
 from trainer.learn.sft import train_sft
 from trainer.models.base import POLICY, SharedBase
 
@@ -40,6 +44,23 @@ def make_world(folder: Path) -> Path:
 def tiny_base(model_dir: Path) -> SharedBase:
     """The base of the tiny world, float32 on the CPU, adapters of rank 4."""
     return SharedBase.load(model_dir, LORA)
+
+
+def train_ppo(
+    base: SharedBase,
+    answers: Sequence[LoggedAnswer],
+    reward_model: RewardModel | None,
+    config: PpoConfig,
+    seed: int,
+    out: Path,
+    *,
+    learner: LearnerConfig | None = None,
+    kept: KeptSets | None = None,
+    **how: Any,
+) -> PolicyResult:
+    """`train_policy` by PPO on logged answers alone."""
+    recipe = PolicyRecipe(learner=learner or LearnerConfig(), ppo=config)
+    return train_policy(base, PolicyData(answers=answers, kept=kept), reward_model, recipe, seed, out, **how)
 
 
 def prompts(count: int, seed: int) -> list[tuple[int, ...]]:

@@ -1,18 +1,19 @@
-"""The shipped maths against naive double-precision loops written from the papers, and against finite differences."""
+"""The shipped maths against naive double-precision loops written from the papers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from trainer.algorithms import advantages, kl, ppo, preference
+from trainer.algorithms import advantages, dpo, kl, kto, ppo, preference, sequences
 
 SEEDS = range(5)
 LIMITS = ppo.Limits()
+ESTIMATORS = (kl.k1, kl.k2, kl.k3)
 
 
 def _ragged(seed: int, rows: int = 6, width: int = 7) -> tuple[Tensor, list[int]]:
@@ -125,62 +126,76 @@ def test_partial_correlation_is_the_correlation_of_residuals(seed: int) -> None:
     assert preference.partial_correlation(x, y, z) == pytest.approx(expected, abs=1e-4)
 
 
-def _policy(log_p: Tensor) -> Tensor:
-    behaviour = torch.tensor([[-1.0, -1.2, -0.7], [-2.0, -1.5, -0.3]], dtype=torch.float64)
-    gain = torch.tensor([[1.0, -0.5, 0.8], [-1.0, 0.3, -2.0]], dtype=torch.float64)
-    mask = torch.tensor([[True, True, True], [True, True, False]])
-    return ppo.policy_loss(log_p, behaviour, gain, mask, tokens=5, limits=LIMITS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whitening(seed: int) -> None:
+    mask, lengths = _ragged(seed)
+    values = 5 + _normal(seed, tuple(mask.shape), 3.0)
+    inside = [float(values[row, t]) for row, length in enumerate(lengths) for t in range(length)]
+    mean = math.fsum(inside) / len(inside)
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in inside) / len(inside))
+    found = advantages.whiten(values, mask)
+    for row, length in enumerate(lengths):
+        expected = [(float(values[row, t]) - mean) / deviation for t in range(length)]
+        assert found[row, :length].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def _values(values: Tensor) -> Tensor:
-    old, returns = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
-    mask = torch.tensor([[True, True, True], [True, True, False]])
-    return ppo.value_loss(values, old, returns, mask, tokens=5)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kl_estimators(seed: int) -> None:
+    log_p, log_q = -_normal(seed, (20,)).abs(), -_normal(seed + 1, (20,)).abs()
+    for x, y, *found in zip(*(t.tolist() for t in (log_p, log_q)), *(e(log_p, log_q).tolist() for e in ESTIMATORS)):  # noqa: B905
+        ratio = math.exp(y) / math.exp(x)
+        expected = [-math.log(ratio), math.log(ratio) ** 2 / 2, ratio - 1 - math.log(ratio)]
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
-def _pairs(numbers: Tensor) -> Tensor:
-    ties = torch.tensor([False, True, False, True])
-    return preference.pair_losses(numbers[:4], ties, numbers[4].exp()).sum()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_adaptive_beta_follows_the_controller_of_lm_human_preferences(seed: int) -> None:
+    """Its `update(current, n_steps)` in numpy, over ten updates."""
+    beta = value = 0.05
+    for observed in (12 * torch.rand(10, generator=torch.Generator().manual_seed(seed))).tolist():
+        proportional_error = float(np.clip(observed / 6.0 - 1, -0.2, 0.2))
+        value *= 1 + proportional_error * 256 / 10_000
+        beta = kl.adaptive_beta(beta, observed, target=6.0, horizon=10_000, sequences=256, clip=0.2)
+        assert beta == pytest.approx(value, abs=1e-9)
 
 
-def _thumbs(numbers: Tensor) -> Tensor:
-    liked = torch.tensor([True, False])
-    return preference.thumb_losses(numbers[:2], liked, numbers[2:4].exp(), numbers[4:6]).sum()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_ranking_s_loss_is_the_mean_over_all_its_pairs(seed: int) -> None:
+    """InstructGPT, equation 1: -(1 / C(k,2)) sum over pairs of log sigmoid of the difference."""
+    scores = _normal(seed, (5,), 2.0)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(seed)).tolist()
+    ranks = [order.index(item) + 1 for item in range(5)]
+    pairs = preference.ranking_pairs(ranks)
+    margins = torch.stack([scores[pair.chosen] - scores[pair.rejected] for pair in pairs])
+    losses = preference.pair_losses(margins, torch.zeros(len(pairs), dtype=torch.bool), torch.zeros(()))
+    found = sum(pair.weight * loss for pair, loss in zip(pairs, losses.tolist(), strict=True))
+    expected = -sum(
+        math.log(1 / (1 + math.exp(float(scores[worse]) - float(scores[better]))))
+        for place, better in enumerate(order)
+        for worse in order[place + 1 :]
+    )
+    assert found == pytest.approx(expected / 10, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("loss", "at"),
-    [
-        (_policy, [[-0.9, -1.25, -0.75], [-1.9, -1.45, -9.0]]),
-        (_values, [[0.1, 0.5, 0.15], [-0.1, -0.5, 9.0]]),
-        (_pairs, [0.3, -0.8, -2.0, 0.0, -0.5]),
-        (_thumbs, [0.3, -0.8, 0.2, -0.4, 0.1, 0.6]),
-    ],
-    ids=["policy", "value", "pairs", "thumbs"],
-)
-def test_gradients_against_finite_differences(loss: Callable[[Tensor], Tensor], at: list[float]) -> None:
-    point = torch.tensor(at, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, (point,), eps=1e-6, atol=1e-6)
-
-
-def test_garbage_in_masked_positions_changes_no_gradient_by_a_bit() -> None:
-    mask, _ = _ragged(3)
-    shape = tuple(mask.shape)
-    behaviour = -_normal(1, shape).abs()
-    inputs = [behaviour + _normal(2, shape, 0.2), behaviour, _normal(3, shape), _normal(4, shape), _normal(5, shape)]
-
-    def gradients(garbage: float | None) -> list[Tensor]:
-        filled = [x if garbage is None else torch.where(mask, x, garbage) for x in inputs]
-        log_p, values = filled[0].clone().requires_grad_(), filled[3].clone().requires_grad_()
-        rewards = advantages.shaped_rewards(torch.ones(shape[0]), filled[1], filled[2], mask, 0.05)
-        gain, returns = advantages.gae(rewards, filled[4], mask)
-        gain = advantages.whiten(gain, mask)
-        policy = ppo.policy_loss(log_p, filled[1], gain, mask, tokens=20, limits=LIMITS)
-        value = ppo.value_loss(values, filled[4], returns, mask, tokens=20)
-        return list(torch.autograd.grad(policy + value, (log_p, values)))
-
-    clean = gradients(None)
-    assert float(clean[0].abs().sum()) > 0
-    for garbage in (0.0, 1e30, math.inf, -math.inf, math.nan):
-        for before, after in zip(clean, gradients(garbage), strict=True):
-            assert torch.equal(before, after)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dpo_and_kto(seed: int) -> None:
+    mask, lengths = _ragged(seed)
+    log_p, reference = -_normal(seed, tuple(mask.shape)).abs(), -_normal(seed + 1, tuple(mask.shape)).abs()
+    ratios = sequences.answer_log_probs(log_p, mask) - sequences.answer_log_probs(reference, mask)
+    naive = [
+        sum(float(log_p[row, t]) - float(reference[row, t]) for t in range(length))
+        for row, length in enumerate(lengths)
+    ]
+    assert ratios.tolist() == pytest.approx(naive, abs=1e-4)
+    found = dpo.dpo_losses(dpo.implied_margins(ratios[:3], ratios[3:]), beta=0.4)
+    expected = [math.log(1 + math.exp(-0.4 * (naive[row] - naive[row + 3]))) for row in range(3)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    liked = torch.tensor([True, False] * 3)
+    z0 = max(0.0, sum(naive) / len(naive))
+    assert kto.reference_point(ratios).item() == pytest.approx(z0, abs=1e-4)
+    found = kto.kto_losses(ratios, liked, kto.reference_point(ratios), beta=0.4)
+    expected = [
+        1 - 1 / (1 + math.exp(-0.4 * (ratio - z0 if good else z0 - ratio)))
+        for ratio, good in zip(naive, liked.tolist(), strict=True)
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)

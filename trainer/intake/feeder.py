@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from trainer.intake.ingest import Ingest
 
 log = logging.getLogger(__name__)
 _WAIT_S = 0.5
+_TELL_S = 10.0
 
 
 class Feeder:
@@ -30,6 +32,7 @@ class Feeder:
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="attune-ingest", daemon=True)
         self._error: AttuneError | None = None
+        self._tell_at = 0.0
         self.read = 0
         """Records read so far."""
 
@@ -68,12 +71,22 @@ class Feeder:
     ) -> None:
         self.close()
 
+    def _tell(self) -> None:
+        if time.monotonic() < self._tell_at:
+            return
+        self._tell_at = time.monotonic() + _TELL_S
+        try:
+            self._ingest.tell()
+        except Unavailable as error:
+            log.debug("lag tools are not told where the ledger stands: %s", error)
+
     def _run(self) -> None:
         away = False
         while not self._quit.is_set():
             try:
                 self.read += self._ingest.pump(timeout_s=_WAIT_S)
                 self._report(True)
+                self._tell()
                 if away:
                     log.info("the event log is back")
                 away = False

@@ -116,6 +116,10 @@ class Ingest:
             found[place.topic] += max(0, self._log.end_offset(place) - read[place])
         return found
 
+    def tell(self) -> None:
+        """Tell tools that show a log's lag where the ledger stands. Raises Unavailable, which does no harm."""
+        self._log.note_offsets(f"attune-trainer-{self._policy}", self._ledger.offsets())
+
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()

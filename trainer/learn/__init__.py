@@ -1,1 +1,1 @@
-"""The learning stages: supervised fine-tuning, reward model, offline PPO. Token data in, adapters out."""
+"""The learning stages: supervised fine-tuning, reward model, the policy by PPO, DPO, KTO or SFT. Token data in, adapters out."""

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _MICRO_BATCH = "padded tokens per forward pass; 1024 is fastest on a CPU (measured), a GPU wants 8192 or more"
+_WARM_UP = "share of steps with linear warm-up, then cosine to 10 %"
 
 
 class _Settings(BaseModel):
@@ -47,9 +48,7 @@ class SftConfig(_Settings):
     learning_rate: float = Field(
         1e-3, gt=0, description="peak of AdamW; 1e-3 fits a fresh tiny model, 1e-5 a large one (ours)"
     )
-    warmup_fraction: float = Field(
-        0.05, ge=0, lt=1, description="share of steps with linear warm-up, then cosine to 10 %"
-    )
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description=_WARM_UP)
     batch_tokens: int = Field(4096, ge=1, description="padded tokens per optimiser step")
     micro_batch_tokens: int = Field(1024, ge=1, description=_MICRO_BATCH)
     train_on_prompt: bool = Field(
@@ -83,9 +82,7 @@ class RewardConfig(_Settings):
     )
     learning_rate: float = Field(1e-4, gt=0, description="AdamW on the adapter (TRL reward modelling with LoRA)")
     head_learning_rate: float = Field(1e-3, gt=0, description="AdamW on head, cohorts and tie threshold (ours)")
-    warmup_fraction: float = Field(
-        0.05, ge=0, lt=1, description="share of steps with linear warm-up, then cosine to 10 %"
-    )
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description=_WARM_UP)
     batch_sets: int = Field(32, ge=1, description="rankings, lone pairs and thumbs per optimiser step (ours)")
     micro_batch_tokens: int = Field(1024, ge=1, description=_MICRO_BATCH)
     thumbs_coefficient: float = Field(
@@ -99,21 +96,28 @@ class RewardConfig(_Settings):
     score_clip: float = Field(5.0, gt=0, description="bound of a standardised score, in standard deviations (ours)")
 
 
-class PpoConfig(_Settings):
-    """Offline PPO on logged answers."""
+class LearnerConfig(_Settings):
+    """How the policy learns, whatever the method; what each method does is in the section of its name."""
 
-    epochs: int = Field(1, ge=1, le=4, description="passes over the logged answers (ours: 1 to 2)")
-    minibatch_answers: int = Field(64, ge=1, description="answers per optimiser step (ours)")
+    method: Literal["ppo", "dpo", "kto", "sft"] = Field(
+        "ppo", description="`ppo`: on sampled answers and their scores; `dpo`: on pairs; `kto`: on thumbs and pairs; "
+        "`sft`: imitates liked answers. docs/learning.md says how to choose"
+    )  # fmt: skip
+    max_tokens: int | None = Field(
+        None, ge=1, description="compute budget of a turn: tokens of prompts and answers that may go through forward "
+        "and backward passes, over all epochs and trained adapters; whole steps only, chosen by the seed. What does "
+        "not fit is left out, also of the preparation. In tokens and not in seconds, so that equal data still give "
+        "equal adapters (ours)"
+    )  # fmt: skip
     micro_batch_tokens: int = Field(1024, ge=1, description=_MICRO_BATCH)
-    learning_rate: float = Field(2e-5, gt=0, description="AdamW on the policy; 1e-5 to 3e-5 for real models")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping, L2")
-
-    beta: float = Field(
-        0.05, ge=0, description="KL coefficient at the start, reward units per nat (Ziegler et al. 2019)"
+    autocast: Literal["off", "bfloat16"] = Field(
+        "off", description="compute type of matrix products in the policy's training; adapters stay float32"
     )
-    kl_target: float = Field(6.0, gt=0, description="KL to the base that beta is adapted to, nats per sequence (same)")
-    kl_horizon: float = Field(10_000.0, gt=0, description="time constant of beta, in sequences (same)")
-    kl_error_clip: float = Field(0.2, gt=0, description="largest relative error beta reacts to (same)")
+    gradient_checkpointing: bool = Field(
+        False, description="keep each layer's input only and compute it again for the gradient: activations of one "
+        "layer instead of all, for a third more time"
+    )  # fmt: skip
     kl_budget: float = Field(
         10.0, gt=0, description="hard bound on the KL to the frozen base over all publishes, nats per sequence (ours)"
     )
@@ -122,6 +126,24 @@ class PpoConfig(_Settings):
     )
     kl_check_answers: int = Field(64, ge=1, description="logged answers each measurement looks at (ours)")
     kl_prefix_cap: float = Field(5.0, ge=1, description="largest importance weight of a prefix in a measurement (ours)")
+    checkpoint_every: int = Field(
+        8, ge=1, description="optimiser steps between checkpoints, if a folder is given (ours)"
+    )
+
+
+class PpoConfig(_Settings):
+    """Offline PPO on logged answers."""
+
+    epochs: int = Field(1, ge=1, le=4, description="passes over the logged answers (ours: 1 to 2)")
+    minibatch_answers: int = Field(64, ge=1, description="answers per optimiser step (ours)")
+    learning_rate: float = Field(2e-5, gt=0, description="AdamW on the policy; 1e-5 to 3e-5 for real models")
+
+    beta: float = Field(
+        0.05, ge=0, description="KL coefficient at the start, reward units per nat (Ziegler et al. 2019)"
+    )
+    kl_target: float = Field(6.0, gt=0, description="KL to the base that beta is adapted to, nats per sequence (same)")
+    kl_horizon: float = Field(10_000.0, gt=0, description="time constant of beta, in sequences (same)")
+    kl_error_clip: float = Field(0.2, gt=0, description="largest relative error beta reacts to (same)")
 
     replay_tolerance: float = Field(
         1e-3, gt=0, description="answers sampled with top_p or top_k are used where the trainer's logprob of every "
@@ -158,6 +180,60 @@ class PpoConfig(_Settings):
     stop_mean_abs_log_ratio: float = Field(0.1, gt=0, description="stop above this, nats per token (ours)")
     stop_clip_fraction: float = Field(0.3, gt=0, le=1, description="stop above this share of kept tokens (ours)")
     stop_effective_sample_size: float = Field(0.3, ge=0, lt=1, description="stop below this share of the tokens (ours)")
-    checkpoint_every: int = Field(
-        8, ge=1, description="optimiser steps between checkpoints, if a folder is given (ours)"
+
+
+class DpoConfig(_Settings):
+    """Direct preference optimisation on pairs (Rafailov et al. 2023); ties are left out."""
+
+    epochs: int = Field(1, ge=1, le=4, description="passes over the pairs (ours: 1 to 2)")
+    minibatch_pairs: int = Field(32, ge=1, description="pairs per optimiser step (TRL; the paper: 64)")
+    learning_rate: float = Field(
+        1e-5, gt=0, description="peak of AdamW: ten times TRL's for all weights, as an adapter wants (Schulman et al. "
+        "2025)"
+    )  # fmt: skip
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description=_WARM_UP)
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint in the loss (Rafailov et al. 2023)")
+
+
+class KtoConfig(_Settings):
+    """KTO (Ethayarajh et al. 2024) on thumbs, and on pairs as a liked and a disliked answer."""
+
+    epochs: int = Field(1, ge=1, le=4, description="passes over the answers (the paper: 1)")
+    minibatch_answers: int = Field(
+        64, ge=2, description="answers per optimiser step, over all of which the reference point is taken (ours)"
     )
+    learning_rate: float = Field(1e-5, gt=0, description="peak of AdamW; as for DPO")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description=_WARM_UP)
+    beta: float = Field(0.1, gt=0, description="risk aversion, per nat (Ethayarajh et al. 2024)")
+    liked_ratio: float = Field(
+        1.0, gt=0, description="weight of all liked answers together over that of all disliked ones (the paper: 1 to "
+        "4/3, equation 9)"
+    )  # fmt: skip
+
+
+class LikedConfig(_Settings):
+    """Supervised fine-tuning on what people liked: answers with a thumb up, chosen ones of pairs, corrections."""
+
+    epochs: int = Field(1, ge=1, le=4, description="passes over the answers (ours)")
+    minibatch_answers: int = Field(64, ge=1, description="answers per optimiser step (ours)")
+    learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW on the adapter (ours)")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description=_WARM_UP)
+
+
+PreferenceConfig = DpoConfig | KtoConfig | LikedConfig
+
+
+class PolicyRecipe(_Settings):
+    """The settings of a policy's training: those of all methods, of which one is chosen."""
+
+    learner: LearnerConfig = LearnerConfig()
+    ppo: PpoConfig = PpoConfig()
+    dpo: DpoConfig = DpoConfig()
+    kto: KtoConfig = KtoConfig()
+    sft: LikedConfig = LikedConfig()
+
+    @property
+    def chosen(self) -> PpoConfig | PreferenceConfig:
+        """The section of the method in use."""
+        method: PpoConfig | PreferenceConfig = getattr(self, self.learner.method)
+        return method

@@ -95,6 +95,8 @@ def replay(
     behaviours: Mapping[int, Path],
     config: PpoConfig,
     tick: Callable[[int, int], None],
+    *,
+    token_budget: int = 1024,
 ) -> Replay:
     """Recompute the kept sets of all truncated answers. Answers of the whole distribution pass untouched.
 
@@ -102,6 +104,7 @@ def replay(
         behaviours: adapter folders by version; the base (version 0) needs none. Loaded into the role `policy`, which
             holds the last of them afterwards.
         tick: called with the answers done and all that are to be replayed.
+        token_budget: padded tokens per forward pass.
     """
     cut = [row for row, answer in enumerate(answers) if answer.truncated]
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in answers]
@@ -111,7 +114,7 @@ def replay(
         if version and not _loaded(base, version, behaviours.get(version)):
             found |= dict.fromkeys(rows, Reason.REPLAY_UNAVAILABLE)
             continue
-        for batch in micro_batches(pairs, rows, config.micro_batch_tokens, base.device):
+        for batch in micro_batches(pairs, rows, token_budget, base.device):
             with torch.no_grad(), base.role(POLICY if version else None):
                 logits, index = base.logits(batch)
             for place, row in enumerate(batch.rows):

@@ -88,6 +88,8 @@ def prepare(
     critic_from: Path | None,
     tick: Callable[[int], None],
     kept: KeptSets | None = None,
+    *,
+    token_budget: int = 1024,
 ) -> Rollouts:
     """Score the answers, take the reference's logprobs, warm the critic up (or load it) and take its values.
 
@@ -96,6 +98,7 @@ def prepare(
         critic_from: folder of a trained critic; None fits a fresh one (for `lora` the role `critic` must be open).
         tick: called with the number of answers that went through the reference.
         kept: of these answers, where some were sampled with top_p or top_k.
+        token_budget: padded tokens per forward pass.
 
     Raises:
         InvalidInput: an answer is not replayed, or has no reward and there is no scorer.
@@ -108,8 +111,9 @@ def prepare(
         mask[row, : len(answer.answer_ids)] = True
         behaviour[row, : len(answer.answer_ids)] = torch.tensor(answer.behaviour_logprobs)
     temperatures = torch.tensor([answer.temperature for answer in answers])
+    batches = list(micro_batches(token_pairs(answers), range(len(answers)), token_budget, base.device))
     reference, states = _reference(
-        base, answers, temperatures, kept, config, keep_states=critic_from is None, tick=tick
+        base, answers, batches, temperatures, kept, keep_states=critic_from is None, tick=tick
     )
     if critic_from is None:
         rewards = shaped_rewards(scores, behaviour, reference, mask, config.beta)
@@ -117,7 +121,7 @@ def prepare(
         values, old_values = _warm_up(base, answers, states, returns, mask, config)
     else:
         load_role(base, "critic", critic_from)
-        values = old_values = _critic_values(base, answers, shape, config)
+        values = old_values = _critic_values(base, batches, shape)
     versions = torch.tensor([answer.behaviour_version for answer in answers])
     return Rollouts(mask, behaviour, reference, scores, values, old_values, temperatures, versions, kept)
 
@@ -134,11 +138,6 @@ def _scores(answers: Sequence[LoggedAnswer], scorer: Scorer | None, config: PpoC
     return scores
 
 
-def _batches(base: SharedBase, answers: Sequence[LoggedAnswer], config: PpoConfig) -> Sequence[TokenBatch]:
-    pairs = token_pairs(answers)
-    return list(micro_batches(pairs, range(len(pairs)), config.micro_batch_tokens, base.device))
-
-
 def token_pairs(answers: Sequence[LoggedAnswer]) -> list[TokenPair]:
     """The (prompt, answer) token ids of logged answers."""
     return [(answer.prompt_ids, answer.answer_ids) for answer in answers]
@@ -148,9 +147,9 @@ def token_pairs(answers: Sequence[LoggedAnswer]) -> list[TokenPair]:
 def _reference(
     base: SharedBase,
     answers: Sequence[LoggedAnswer],
+    batches: Sequence[TokenBatch],
     temperatures: Tensor,
     kept: KeptSets | None,
-    config: PpoConfig,
     *,
     keep_states: bool,
     tick: Callable[[int], None],
@@ -160,7 +159,7 @@ def _reference(
     states: list[Tensor] = [torch.empty(0)] * len(answers)
     done = 0
     with base.role(None):
-        for batch in _batches(base, answers, config):
+        for batch in batches:
             logits, index, hidden = base.logits_and_states(batch)
             open_tokens = None if kept is None else kept.mask(batch, index, logits.shape)
             log_probs = span_log_softmax(logits, temperatures[list(batch.rows)].to(base.device), open_tokens)
@@ -203,12 +202,10 @@ def _half(prompt_ids: Sequence[int]) -> bool:
 
 
 @torch.no_grad()
-def _critic_values(
-    base: SharedBase, answers: Sequence[LoggedAnswer], shape: tuple[int, int], config: PpoConfig
-) -> Tensor:
+def _critic_values(base: SharedBase, batches: Sequence[TokenBatch], shape: tuple[int, int]) -> Tensor:
     values = torch.zeros(shape)
     with base.role("critic"):
-        for batch in _batches(base, answers, config):
+        for batch in batches:
             found = base.scalars("critic", batch).cpu()
             values[list(batch.rows), : found.shape[1]] = found
     return values

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from schemas.errors import ConfigError
 from trainer.learn.config import LoraSettings
@@ -45,6 +46,7 @@ class SharedBase:
         self._peft: PeftModel | None = None
         self._heads: dict[str, nn.Linear] = {}
         self._active: str | None = None
+        self._autocast = False
         self.public_name = public_name
 
     @classmethod
@@ -173,9 +175,38 @@ class SharedBase:
                 self._active = role
             yield
 
+    @contextmanager
+    def computing(self, *, autocast: bool = False, checkpointing: bool = False) -> Iterator[None]:
+        """How forward passes are computed inside the block.
+
+        Args:
+            autocast: matrix products in bfloat16; what comes out is float32 all the same.
+            checkpointing: keep only each layer's input and compute the layer again for the gradient. The role must
+                not change between a forward pass and its backward pass.
+        """
+        layers = [layer for layer in self._causal.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        self._autocast = autocast
+        if checkpointing:
+            self._causal.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        for layer in layers:
+            # The layer alone looks at this flag; what drops out below it stays in evaluation mode.
+            layer.training = checkpointing
+        try:
+            yield
+        finally:
+            self._autocast = False
+            for layer in layers:
+                layer.training = False
+            if checkpointing:
+                self._causal.gradient_checkpointing_disable()  # type: ignore[operator]
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast)
+
     def logits(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """`forward.span_logits` of the role in play: logits [B, K, V] and the index [B, A] into K."""
-        return span_logits(self._causal, batch)
+        with self._precision():
+            return span_logits(self._causal, batch)
 
     def logits_and_states(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """`logits`, and in the same forward pass the last hidden states [B, T, H] (float32, after the final norm)."""
@@ -189,7 +220,8 @@ class SharedBase:
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Last hidden states [B, T, H] (after the final norm), by the role in play."""
-        states: Tensor = self._backbone(input_ids=batch.input_ids, use_cache=False)[0]
+        with self._precision():
+            states: Tensor = self._backbone(input_ids=batch.input_ids, use_cache=False)[0]
         return states.float()
 
     def pooled(self, batch: TokenBatch, pooling: Pooling) -> Tensor:

@@ -29,7 +29,7 @@ def test_server_and_trainer_read_settings_that_belong_together(place: Workplace)
     assert server.server.policies == (trainer.policy,)
     assert server.engine.max_lora_rank >= trainer.lora.rank
     assert place.url == f"http://127.0.0.1:{server.server.port}"
-    assert place.kl_budget == trainer.ppo.kl_budget
+    assert place.kl_budget == trainer.learner.kl_budget
     assert trainer.seed == 5
 
 

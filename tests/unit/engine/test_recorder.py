@@ -6,14 +6,15 @@ import asyncio
 import dataclasses
 
 from server.engine.inflight import InFlight
-from server.engine.memory_chat import ChatCall
+from server.engine.memory_chat import ChatCall, ChatParameters
 from server.engine.record import EffectiveSampling, EngineRecord
 from server.engine.recorder import Recording
 from tests.engine_server import request_context
 
 
 def sampling(n: int = 1) -> EffectiveSampling:
-    return ChatCall({"messages": [], "n": n}, "m", "id").sampling
+    asked = ChatParameters(messages=[{"role": "user"}], n=n)
+    return ChatCall(asked, "m", "id").sampling
 
 
 def recording(records: list[EngineRecord], n: int = 1) -> Recording:

@@ -284,7 +284,7 @@ async def test_models_are_the_policies_of_the_key(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/invocations", "/inference/v1/generate", "/v1/load_lora_adapter", "/scale_elastic_ep", "/docs", "/openapi.json"],
+    ["/invocations", "/inference/v1/generate", "/v1/load_lora_adapter", "/scale_elastic_ep", "/docs", "/redoc"],
 )
 async def test_what_is_not_ours_is_not_there(server: Server, path: str) -> None:
     for method in ("GET", "POST"):

@@ -155,3 +155,21 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
             bound_socket("127.0.0.1", port)
+
+
+async def test_small_answers_are_not_held_back() -> None:
+    """Nagle's algorithm would wait for the client to acknowledge the headers before it sends the body."""
+    delays = asyncio.Queue[int]()
+
+    async def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        await delays.put(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bound_socket("127.0.0.1", 0) as listener:
+        server = await asyncio.start_server(accepted, sock=listener)
+        async with server:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            assert await asyncio.wait_for(delays.get(), 5) != 0
+            writer.close()
+            await writer.wait_closed()

@@ -36,7 +36,7 @@ async def test_a_thumb_from_a_browser_is_durable_when_it_is_answered(world: Worl
     response = await world.post("/v1/feedback", body, key=None)
     assert response.status_code == 200
     (completion,), (event,) = world.completions(), received(world)
-    assert response.json() == {"id": event.id, "status": "stored"}
+    assert response.json() == {"id": event.id, "status": "stored", "durable": "log"}
     assert (event.conversation, event.end_user) == (completion.conversation, completion.end_user)
     assert event.target.model_dump() == {
         "kind": "answer",
@@ -207,7 +207,7 @@ async def test_displayed_names_what_was_shown_and_counts_once(world: World) -> N
 async def test_consent_changes_for_every_policy_of_the_key(world: World) -> None:
     await world.chat(user="ann")
     changed = await world.post("/v1/consent", {"user": "ann", "level": "none"})
-    assert changed.json() == {"level": "none", "status": "stored"}
+    assert changed.json() == {"level": "none", "status": "stored", "durable": "log"}
     events = [event for event in world.events(CONSENTS) if isinstance(event, ConsentChanged)]
     assert {(event.policy, event.level) for event in events} == {
         ("support", ConsentLevel.NONE),

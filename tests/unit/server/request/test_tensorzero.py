@@ -29,7 +29,7 @@ async def kept(world: World, **body: Any) -> FeedbackReceived:
     response = await metric(world, **body)
     assert response.status_code == 200, response.text
     event = words(world)[-1]
-    assert response.json() == {"feedback_id": event.id, "id": event.id, "status": "stored"}
+    assert response.json() == {"feedback_id": event.id, "id": event.id, "status": "stored", "durable": "log"}
     return event
 
 

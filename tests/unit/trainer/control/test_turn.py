@@ -72,7 +72,7 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert manifest.base_fingerprint == base_fingerprint(world.model)
     assert {result.name for result in manifest.gates.results} >= {"kl_budget", "length_drift", "red_team"}
     assert manifest.gates.passed
-    assert 0 < manifest.kl_nats_per_sequence <= manifest.kl_budget_nats_per_sequence == settings.ppo.kl_budget
+    assert 0 < manifest.kl_nats_per_sequence <= manifest.kl_budget_nats_per_sequence == settings.learner.kl_budget
     assert manifest.recipe["ppo"]["learning_rate"] == 1e-3  # type: ignore[index, call-overload]
     assert manifest.recipe["feedback"]["min_new_labels"] == 20  # type: ignore[index, call-overload]
     assert manifest.metrics["answers"] >= 8

@@ -1,0 +1,96 @@
+"""How kafka-python's clients are made, closed and asked, and what its errors mean.
+
+Nothing connects before the first question. A try to connect is bounded, runs in its caller's thread, and leaves
+nothing behind where it fails: kafka-python itself would leave a thread and its sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
+
+from exchange.log.kafka.lazy import Lazy
+from exchange.log.kafka.settings import KafkaSettings
+from schemas.errors import InvalidInput, Unavailable
+
+_RECONNECT_MS = 1_000
+PERMANENT = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.InvalidRecordError,
+    kafka_errors.InvalidTimestampError,
+)
+"""What a broker says of a record that it will never take. (A corrupt batch is not one: the way there did that.)"""
+
+T = TypeVar("T")
+
+
+class Clients:
+    """Makes clients of one cluster, and holds the one that asks questions. Thread-safe."""
+
+    def __init__(self, servers: Sequence[str], settings: KafkaSettings) -> None:
+        self.settings = settings
+        self.where = f"Kafka at {','.join(servers)}"
+        self.servers = list(servers)
+        self._admin: Lazy[Any] = Lazy(lambda: self.make(KafkaAdminClient))
+        self._closed = False
+
+    def make(self, kind: Callable[..., T], **options: Any) -> T:
+        """A client of that kind (KafkaProducer, KafkaConsumer), connected. Raises Unavailable."""
+        self.require_open()
+        settings = self.settings
+        inner: list[Any] = []
+
+        def connection(**its_options: Any) -> Any:
+            inner.append(KafkaNetClient(**its_options))
+            return inner[-1]
+
+        with self.translated():
+            try:
+                return kind(
+                    bootstrap_servers=self.servers,
+                    bootstrap_timeout_ms=round(settings.connect_seconds * 1000),
+                    request_timeout_ms=round(settings.request_seconds * 1000),
+                    reconnect_backoff_max_ms=_RECONNECT_MS,
+                    kafka_client=connection,
+                    **options,
+                )
+            except BaseException:
+                for one in inner:
+                    one.close()
+                raise
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """The answer of the cluster, whose admin client is handed to `question`. Raises Unavailable."""
+        self.require_open()
+        with self.translated():
+            return question(self._admin.get())
+
+    def require_open(self) -> None:
+        """Raises Unavailable after `close`."""
+        if self._closed:
+            raise Unavailable("the event log is closed")
+
+    def close(self) -> None:
+        """Close the client that asks, and make no more. Harmless twice."""
+        self._closed = True
+        if (admin := self._admin.forget()) is not None:
+            admin.close()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """kafka-python's errors as Attune's: what a broker will never take, and all the rest."""
+        try:
+            yield
+        except PERMANENT as error:
+            raise InvalidInput(f"Kafka refused a record: {error}", field="value") from error
+        except (kafka_errors.KafkaError, OSError) as error:
+            raise Unavailable(f"{self.where} cannot be used: {error}") from error
+        except RuntimeError as error:  # what a client says that was closed by another thread meanwhile
+            self.require_open()
+            raise Unavailable(f"{self.where} cannot be used: {error}") from error

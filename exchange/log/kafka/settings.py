@@ -1,0 +1,39 @@
+"""Every setting of the Kafka log. Knows names, defaults and limits; connects to nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MESSAGE_BYTES = 8 * 2**20 + 64 * 2**10
+"""`max.message.bytes` of the topics that Attune makes; Kafka counts its own framing."""
+
+
+class KafkaSettings(BaseModel):
+    """How a process talks to Kafka. Means nothing where the log is another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    producer: Literal["kafka-python", "confluent"] = Field(
+        default="kafka-python",
+        description="client library that writes; `confluent` is faster and needs the extra `attune[confluent]`",
+    )
+    compression: Literal["zstd", "gzip", "none"] = Field(
+        default="zstd", description="how batches of records are compressed before they are sent"
+    )
+    max_message_bytes: int = Field(
+        default=MESSAGE_BYTES,
+        ge=10_000,
+        description="largest record in bytes, after compression, that the topics take (their `max.message.bytes`); "
+        "what stays larger is put beside the registry, and a claim on it is sent",
+    )
+    connect_seconds: float = Field(
+        default=3.0, gt=0, description="seconds that one try to reach a broker that does not answer may take"
+    )
+    request_seconds: float = Field(
+        default=10.0, gt=0, description="seconds until a request to a broker is given up, though the broker was there"
+    )
+    delivery_seconds: float = Field(
+        default=20.0, gt=0, description="seconds until records that the brokers have not confirmed are given up"
+    )
