@@ -128,7 +128,7 @@ class Recorder:
             keys = self._keys.keys_for([_subject(record) for record in records])
         except AttuneError as error:
             for record in records:
-                self._dropped(record, str(error))
+                self._dropped(record, "key_store", str(error))
             return
         for record, key in zip(records, keys, strict=True):
             try:
