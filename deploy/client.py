@@ -24,7 +24,12 @@ class AttuneClient:
 
     def __init__(self, url: str, api_key: str | None, *, timeout_s: float = 60.0) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=timeout_s)
+        self._http = httpx.Client(
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            headers=headers,
+            timeout=timeout_s,
+            limits=httpx.Limits(max_keepalive_connections=0),  # nobody closes a client, so nothing is left open in one
+        )
 
     def request(
         self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None

@@ -48,6 +48,14 @@ CREATE TABLE IF NOT EXISTS lost (
 ) WITHOUT ROWID;
 """
 
+_PRAGMAS = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA secure_delete = ON;
+PRAGMA wal_autocheckpoint = 8192; -- pages, 32 MiB: with the default every batch would wait for the disk
+PRAGMA cache_size = -16384; -- KiB
+"""
+
 
 class Ledger:
     """An open ledger. Thread-safe; one process at a time.
@@ -72,7 +80,7 @@ class Ledger:
 
     def _prepare(self, path: Path) -> None:
         # NORMAL may lose the last commits with the power, offsets and rows alike: they are then read again.
-        self._connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;")
+        self._connection.executescript(_PRAGMAS)
         layout = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if layout not in (0, LAYOUT):
             raise ConfigError(f"{path} has layout {layout}, not {LAYOUT}", remedy="Remove it: the log is read anew.")

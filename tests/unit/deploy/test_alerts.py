@@ -51,6 +51,12 @@ def test_a_rule_names_only_what_is_there(rule: dict[str, Any]) -> None:
         assert name in metrics
 
 
+def test_the_runbooks_that_alerts_name_are_there() -> None:
+    named = {page for rule in rules() for page in re.findall(r"docs/runbooks/[\w-]+\.md", str(rule["annotations"]))}
+    assert {page for page in named if not (FILE.parents[2] / page).is_file()} == set()
+    assert "docs/runbooks/trainer-behind.md" in named
+
+
 def test_starvation_is_watched() -> None:
     assert "attune_trainer_ppo_starved" in " ".join(rule["expr"] for rule in rules())
 

@@ -162,7 +162,7 @@ async def test_keys_do_not_come_back_while_the_log_cannot_say_who_was_erased(
     check_backup(tmp_path / "vault")
     lose(tmp_path, "log.db", "log.db-wal", "log.db-shm")
 
-    def away(url: str) -> None:
+    def away(url: str, **_: object) -> None:
         raise Unavailable(url)
 
     monkeypatch.setattr("deploy.backup.open_log", away)
