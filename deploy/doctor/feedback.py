@@ -42,8 +42,8 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_CONSENT: "Send the header `attune-consent: train` where people agreed, or make API keys with "
     "`attune keys create --consent train`.",
     Reason.WRONG_BASE: "Server and trainer must have the same `model`, byte for byte.",
-    Reason.NO_COMPLETION: "Completion events are lost on their way: look at attune_completions_recorded and "
-    "`[chat] queue_bytes` of the server.",
+    Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
+    "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
     Reason.NEUTRAL: "Three stars say neither good nor bad; comparisons say more.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",
@@ -64,6 +64,8 @@ class Evidence:
     settings: FeedbackSection
     learnt: int
     """Usable labels at the end of the last turn."""
+    method: str = "ppo"
+    """How the policy learns; PPO alone needs answers with true logprobs."""
 
 
 def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
@@ -153,12 +155,15 @@ def _window_remedy(evidence: Evidence) -> str:
 def _starved(evidence: Evidence) -> Iterator[Finding]:
     funnel, settings = evidence.funnel, evidence.settings
     settled = funnel.answered - funnel.excluded_answers.get(Reason.WINDOW_OPEN, 0)
-    if funnel.ppo >= settings.min_answers or not settled:
+    if funnel.ppo >= settings.min_answers or not settled or evidence.method != "ppo":
         return
     yield blocks(
         "ppo_starved",
         f"PPO may learn from {funnel.ppo} of {settled} answers, and a turn needs {settings.min_answers}.",
-        "The reasons follow." if funnel.excluded_answers else "Gather more answers, or lower `[feedback] min_answers`.",
+        "The reasons follow."
+        if funnel.excluded_answers
+        else "Gather more answers, or lower `[feedback] min_answers`; "
+        "`[learner] method` names ways that need none of them.",
     )
     for name, count in sorted(funnel.excluded_answers.items(), key=lambda item: -item[1]):
         reason = Reason(name)

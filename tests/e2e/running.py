@@ -22,6 +22,7 @@ from deploy.init import Home, write_home
 START_S = 600.0
 # vLLM would take a float32 model for a bfloat16 one; the trainer's logprobs are float32.
 VLLM_ARGS = {"dtype": "float32", "enforce-eager": True, "max-model-len": 512}
+ENVIRONMENT = {"ATTUNE_ENGINE__VLLM_ARGS": json.dumps(VLLM_ARGS), "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def run_server(
     folder: Path, model: Path, *, log: str, vllm_args: dict[str, Any] = VLLM_ARGS
 ) -> Iterator[RunningServer]:
     """A server in `folder` until the context ends, when it must end well. `log` is an event log's URL."""
-    environment = {"ATTUNE_ENGINE__VLLM_ARGS": json.dumps(vllm_args), "OMP_NUM_THREADS": "1"}
+    environment = ENVIRONMENT | {"ATTUNE_ENGINE__VLLM_ARGS": json.dumps(vllm_args)}
     home = write_home(folder, model=str(model), policy="support", log=log)
     port, output = free_port(), folder / "server.log"
     with output.open("wb") as written:
