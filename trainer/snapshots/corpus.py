@@ -11,7 +11,6 @@ from pathlib import Path
 
 from exchange.keys.port import KeyStore
 from schemas.manifests import SnapshotManifest
-from trainer.candidate import TrainingData
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
@@ -22,6 +21,7 @@ from trainer.settings import FeedbackSection
 from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
+from trainer.training_data import TrainingData
 
 
 @dataclass(frozen=True)
