@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.bench.plain_ppo import Batch, PlainPPO, pad
+from tests.bench.rivals.plain_ppo import Batch, PlainPPO, pad
 from trainer.data import LoggedAnswer
 from trainer.learn.config import LearnerConfig, LoraSettings, PpoConfig
 from trainer.learn.optimise import clipped_step
