@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -54,9 +55,11 @@ def main() -> None:
     apart = compare_references(ours, plain, batches)
     tokens = sum(len(answer.prompt_ids) + len(answer.answer_ids) for answer in answers)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(rounds):
+    for number in range(rounds):
         seconds["ours"].append(timed(ours.update, device))
         seconds["theirs"].append(timed(lambda: plain.update(batches), device))
+        words = ", ".join(f"{name} {tokens / values[-1]:.1f} tokens/s" for name, values in seconds.items())
+        print(f"round {number + 1} of {rounds}: {words}", file=sys.stderr, flush=True)
     speed = {name: tokens / statistics.median(values) for name, values in seconds.items()}
     adapters = [weight for role in (POLICY, "reward", CRITIC) for weight in base.parameters(role).values()]
     memory = {
