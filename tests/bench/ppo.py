@@ -39,11 +39,11 @@ RATE = 2e-5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="8 answers and two rounds instead of 32 and five")
+    parser.add_argument("--quick", action="store_true", help="6 answers and one round instead of 32 and five")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--plain-rows", type=int, default=4, help="rows of the plain one's micro-batches")
     options = parser.parse_args()
-    count, rounds = (8, 2) if options.quick else (32, 5)
+    count, rounds = (6, 1) if options.quick else (32, 5)
     device = torch.device(options.device)
     model = random_llama().to(device)
     weights = sum(parameter.numel() for parameter in model.parameters())
