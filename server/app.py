@@ -170,7 +170,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         chat_template_hash=parts.engine.chat_template_hash,
         source=source,
     )
-    consents = ConsentBook(parts.log, section.data_dir / "consents.db")
+    consents = ConsentBook(parts.log, section.data_dir / "consents.db", settings.chat.unread_consents)
     health = Health(
         parts.engine,
         swapper,

@@ -16,6 +16,7 @@ from exchange.log.kafka.settings import KafkaSettings
 from exchange.privacy.retention import RetentionDays
 from exchange.settings import ModelRef, TomlSettings, describe, load_toml_settings
 from schemas.base import Id, PolicyName, Slug, version_name
+from schemas.completion import ConsentLevel
 from server.engine.settings import EngineSettings
 
 __all__ = ["ServerSettings", "describe", "load_settings"]
@@ -100,6 +101,11 @@ class ChatSection(_Section):
         default=None,
         description="root of handle keys, pseudonyms and the routing salt, the same on all replicas; "
         "default: made once and kept in data_dir",
+    )
+    unread_consents: ConsentLevel = Field(
+        default=ConsentLevel.NONE,
+        description="the most that is kept of named people by a replica that has never been able to read who withdrew, "
+        "because the log has been away since its first start; `train` keeps to what requests and keys say",
     )
     exploration_share: float = Field(
         default=0.0,

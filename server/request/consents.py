@@ -2,7 +2,7 @@
 
 Every replica follows the topic of consent changes and keeps the last word of each person in a small file, so memory
 is bounded whatever the number of people, and a restart reads only what is new. Until a replica has read the topic once,
-it knows nobody's word and keeps nothing of anybody named. Knows pseudonyms and words; knows nothing of requests.
+it knows nobody's word, and by default keeps nothing of anybody named. Knows pseudonyms and words, but no requests.
 """
 
 from __future__ import annotations
@@ -47,13 +47,17 @@ def narrowed(asked: Consent, said: ConsentLevel) -> Consent:
 class ConsentBook:
     """The last word of everybody who ever changed their mind. Thread-safe; lookups take microseconds."""
 
-    def __init__(self, event_log: EventLog, path: Path) -> None:
+    def __init__(self, event_log: EventLog, path: Path, unread: ConsentLevel = ConsentLevel.NONE) -> None:
         """Open the file, made if it is not there.
+
+        Args:
+            unread: the most that named people are taken to allow until the topic has been read once.
 
         Raises:
             Unavailable: the file cannot be used.
         """
         self._log = event_log
+        self._unread = unread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Two connections: a lookup never waits for a commit.
@@ -77,11 +81,11 @@ class ConsentBook:
         """The most that a person allows by their last word; `train` where they never said a word, or have no name."""
         if end_user is None:
             return ConsentLevel.TRAIN
-        if not self._known:
-            return ConsentLevel.NONE
         with self._looking:
             row = self._looked_up.execute("SELECT level FROM words WHERE end_user = ?", (end_user,)).fetchone()
-        return ConsentLevel.TRAIN if row is None else ConsentLevel(row[0])
+        if row is not None:
+            return ConsentLevel(row[0])
+        return ConsentLevel.TRAIN if self._known else self._unread
 
     def note(self, changes: Iterable[ConsentChanged], offsets: Mapping[int, int] | None = None) -> None:
         """Take note of changes that are durable, and of how far the topic has been read with them. Blocks.
@@ -110,8 +114,8 @@ class ConsentBook:
         try:
             await asyncio.to_thread(self._catch_up)
         except Unavailable as error:
-            known = "what was known before holds" if self._known else "nothing of named people is kept until then"
-            log.warning("consents cannot be read yet, %s: %s", known, error)
+            known = "what was known before holds" if self._known else f"the most that is kept is {self._unread.value!r}"
+            log.warning("consents cannot be read yet; until then %s: %s", known, error)
         self._thread = threading.Thread(target=self._follow, name="attune-consents", daemon=True)
         self._thread.start()
 

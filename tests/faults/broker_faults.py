@@ -115,7 +115,8 @@ def broker_away_at_start(work: Path, *, away_s: float) -> Outcome:
             broker.start()
             return [f"the broker came at least {away_s:.0f} s after the server"]
 
-        return under_load(work, broker.bootstrap, damage)
+        # A replica that never read who withdrew consent keeps nothing of named people unless it is told to.
+        return under_load(work, broker.bootstrap, damage, settings={"ATTUNE_CHAT__UNREAD_CONSENTS": "train"})
 
 
 def one_of_three_killed(work: Path, *, away_s: float) -> Outcome:

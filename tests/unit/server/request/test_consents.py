@@ -90,14 +90,17 @@ async def test_while_the_log_is_away_what_is_known_holds_and_a_new_replica_keeps
         patch.setattr(log, "end_offset", away)
         patch.setattr("server.request.consents.RETRY_S", 0.01)
         old, new = ConsentBook(log, tmp_path / "old.db"), ConsentBook(log, tmp_path / "new.db")
-        await old.start()
-        await new.start()
+        bold = ConsentBook(log, tmp_path / "bold.db", TRAIN)
+        for book in (old, new, bold):
+            await book.start()
+        bold.note([Maker().consent("carl", STORE)])
+        assert (bold.said_by("bob"), bold.said_by("carl")) == (TRAIN, STORE)
         assert (old.said_by("ann"), old.said_by("bob")) == (STORE, TRAIN)
         assert (new.said_by("ann"), new.said_by("bob"), new.said_by(None)) == (NONE, NONE, TRAIN)
         patch.undo()
         await until(lambda: (new.said_by("ann"), new.said_by("bob")) == (STORE, TRAIN))
-    await old.close()
-    await new.close()
+    for book in (old, new, bold):
+        await book.close()
 
 
 async def test_another_log_is_read_from_its_start_and_words_known_before_hold(log: MemoryLog, tmp_path: Path) -> None:
