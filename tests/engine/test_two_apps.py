@@ -61,7 +61,7 @@ def visit(served: Served, user: str, **asked: Any) -> str:
         "model": "support",
         "messages": [{"role": "user", "content": f"I am {user}. Where is my order?"}],
         "max_tokens": 200,
-        "stop": list("aeiou "),  # a random model never ends by itself, and what was cut off trains no PPO
+        "stop": list("aeio"),  # a random model never ends by itself, and what was cut off trains no PPO
         "user": user,
     }
     answer = served.post("/v1/chat/completions", body | asked)
