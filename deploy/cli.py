@@ -24,6 +24,9 @@ from schemas.errors import AttuneError
 app = typer.Typer(
     name="attune",
     help="A chat server that learns from the people who use it.",
+    epilog="To begin: `attune demo` shows the whole loop. Your own: `attune init home --model NAME`, then "
+    "`attune serve -c home/server.toml` and `attune train -c home/trainer.toml`; `attune chat` talks to it, and "
+    "`attune doctor` says what keeps it from learning. The API describes itself at /openapi.json.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

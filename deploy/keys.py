@@ -14,6 +14,10 @@ from schemas.completion import ConsentLevel
 from server.auth import ALL_ALIASES, KeyFile, Scope
 from server.settings import load_settings
 
+_SCOPES = (
+    "What it may do; repeat for several. chat: chats, comparisons, consent. feedback: feedback for its tenant. "
+    "read: policies, fates, metrics, stored completions. admin: promote, roll back, erase."
+)
 app = typer.Typer(help="API keys of a server: create, list, revoke.", no_args_is_help=True)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The server's TOML file.")]
 DEFAULT_CONFIG = Path("server.toml")
@@ -26,7 +30,7 @@ def _keys(config: Path) -> KeyFile:
 @app.command()
 def create(
     tenant: Annotated[str, typer.Argument(help="Whose users and conversations its requests speak of.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it may do; repeat for several.")] = [  # noqa: B006
+    scope: Annotated[list[Scope], typer.Option(help=_SCOPES)] = [  # noqa: B006
         Scope.CHAT,
         Scope.FEEDBACK,
     ],

@@ -6,7 +6,8 @@ Knows which error means which status; knows no route. Bodies never repeat what t
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -91,10 +92,16 @@ def invalid_body(error: ValidationError, *, tags: Collection[str] = ()) -> Inval
 
     `tags` are the discriminator's values of a tagged union, which pydantic puts before the field's name.
     """
+    return invalid_input(error.errors(include_url=False, include_input=False), tags=tags)
+
+
+def invalid_input(faults: Sequence[Any], *, tags: Collection[str] = ()) -> InvalidInput:
+    """The same of the faults as pydantic lists them, of which the first few are told."""
     said: list[tuple[str, str]] = []
-    for fault in error.errors(include_url=False, include_input=False)[:5]:
+    for fault in faults[:5]:
         parts = [str(part)[:64] for part in fault["loc"]]
-        name, message = ".".join(parts[1:] if parts and parts[0] in tags else parts), fault["msg"]
+        name = ".".join(parts[1:] if parts and parts[0] in tags else parts)
+        message = fault["msg"].removeprefix("Value error, ")
         context = fault.get("ctx", {})
         if fault["type"] in ("union_tag_not_found", "union_tag_invalid"):
             name = str(context["discriminator"]).strip("'")
@@ -120,7 +127,8 @@ def install_errors(app: FastAPI) -> None:
 def _kind(error: AttuneError) -> tuple[int, str]:
     for kind, status, name in _STATUSES:
         if isinstance(error, kind):
-            return (400, name) if isinstance(error, HandleRefused) and error.reason == "malformed" else (status, name)
+            malformed = isinstance(error, HandleRefused) and error.reason == "malformed"
+            return (400, "invalid_request_error") if malformed else (status, name)
     return 500, "server_error"
 
 

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from schemas.errors import AttuneError, InvalidInput
-from server.errors import error_response
+from schemas.errors import AttuneError
+from server.errors import error_response, invalid_input
 
 _WORDS = {
-    404: "there is nothing at this path. GET /openapi.json says what there is.",
+    404: "there is nothing at this path. GET /openapi.json says what there is; OpenAI's clients take URL/v1.",
     405: "this path does not take this method; the header `Allow` says which it takes",
 }
 
@@ -26,12 +26,8 @@ def install_fallbacks(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError), "registered for this type alone"  # noqa: S101
-        faults = [(".".join(str(part) for part in fault["loc"][1:]), fault) for fault in error.errors()]
-        words = [
-            f"{name}: this field is not known here" if fault["type"] == "extra_forbidden" else f"{name}: {fault['msg']}"
-            for name, fault in faults[:5]
-        ]
-        return error_response(InvalidInput("; ".join(words), field=faults[0][0] or None))
+        # A place begins with where it is: body, path, query.
+        return error_response(invalid_input([{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]))
 
     async def no_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "registered for this type alone"  # noqa: S101

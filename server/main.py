@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import uvicorn
+import uvloop
 
 from exchange.keys.port import KeyStore
 from exchange.log.port import EventLog
@@ -60,7 +61,7 @@ def run_server(settings: ServerSettings, engine: EngineOpener | None = None) -> 
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts, stop as for Ctrl-C
     try:
-        return asyncio.run(_serve(settings, engine or _open_vllm))
+        return uvloop.run(_serve(settings, engine or _open_vllm))
     except KeyboardInterrupt:
         log.info("stopped before it served")
         return 130

@@ -135,7 +135,7 @@ class SpoolSection(_Section):
 
     max_bytes: int = Field(
         default=2**30,
-        ge=2**20,
+        ge=2**16,
         description="cap in bytes; when it is reached the oldest are kept, feedback is refused with 503 and "
         "completions are dropped (these at nine tenths of it already), while chats go on",
     )

@@ -58,14 +58,14 @@ def _write_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _config(architecture: Architecture, vocab_size: int) -> PreTrainedConfig:
+def _config(architecture: Architecture, vocab_size: int, hidden_size: int, layers: int) -> PreTrainedConfig:
     config_class = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma": GemmaConfig}[architecture]
     return config_class(
         vocab_size=vocab_size,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 64,
         num_key_value_heads=1,
         head_dim=64,
         max_position_embeddings=512,
@@ -78,17 +78,19 @@ def _config(architecture: Architecture, vocab_size: int) -> PreTrainedConfig:
     )
 
 
-def make_tiny_model(path: Path, architecture: Architecture = "llama", seed: int = 0) -> Path:
-    """Write a random causal LM (hidden 128, 2 layers, head size 64, float32, ~0.4 M parameters) to `path` and return
-    it.
+def make_tiny_model(
+    path: Path, architecture: Architecture = "llama", seed: int = 0, *, hidden_size: int = 128, layers: int = 2
+) -> Path:
+    """Write a random causal LM (head size 64, float32, by default ~0.4 M parameters) to `path` and return it.
 
     The tokenizer is a byte-level BPE of at most 512 entries with a chat template. Equal seeds give equal weights.
     """
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = _write_tokenizer(path)
+    config = _config(architecture, len(tokenizer), hidden_size, layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(architecture, len(tokenizer)), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(path)
     return path
 

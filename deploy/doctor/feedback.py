@@ -64,6 +64,8 @@ class Evidence:
     settings: FeedbackSection
     learnt: int
     """Usable labels at the end of the last turn."""
+    method: str = "ppo"
+    """How the policy learns; PPO alone needs answers with true logprobs."""
 
 
 def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
@@ -153,12 +155,15 @@ def _window_remedy(evidence: Evidence) -> str:
 def _starved(evidence: Evidence) -> Iterator[Finding]:
     funnel, settings = evidence.funnel, evidence.settings
     settled = funnel.answered - funnel.excluded_answers.get(Reason.WINDOW_OPEN, 0)
-    if funnel.ppo >= settings.min_answers or not settled:
+    if funnel.ppo >= settings.min_answers or not settled or evidence.method != "ppo":
         return
     yield blocks(
         "ppo_starved",
         f"PPO may learn from {funnel.ppo} of {settled} answers, and a turn needs {settings.min_answers}.",
-        "The reasons follow." if funnel.excluded_answers else "Gather more answers, or lower `[feedback] min_answers`.",
+        "The reasons follow."
+        if funnel.excluded_answers
+        else "Gather more answers, or lower `[feedback] min_answers`; "
+        "`[learner] method` names ways that need none of them.",
     )
     for name, count in sorted(funnel.excluded_answers.items(), key=lambda item: -item[1]):
         reason = Reason(name)

@@ -76,5 +76,5 @@ def _rejections(state: PolicyState) -> Iterator[Finding]:
         "rejected",
         f"{many}{name} was rejected: {rejected[0].reason}",
         "The gates' limits are in `[gates]`; loosen one only where you know why it said no. A smaller "
-        "`[ppo] learning_rate` or more feedback moves the policy less.",
+        "learning rate (`learning_rate` of the method) or more feedback moves the policy less.",
     )

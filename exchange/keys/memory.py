@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Sequence
 
 from exchange.keys.port import SubjectKey
 from schemas.base import minted_by, new_id
@@ -21,13 +22,17 @@ class MemoryKeys:
         self._by_id: dict[str, SubjectKey] = {}
 
     def key_for(self, subject: str) -> SubjectKey:
+        return self.keys_for((subject,))[0]
+
+    def keys_for(self, subjects: Sequence[str]) -> list[SubjectKey]:
         with self._lock:
             self._require_open()
-            key = self._by_subject.get(subject)
-            if key is None:
-                key = SubjectKey(new_id("key"), secrets.token_bytes(KEY_BYTES))
-                self._by_subject[subject] = self._by_id[key.key_id] = key
-            return key
+            return [self._by_subject.get(subject) or self._make(subject) for subject in subjects]
+
+    def _make(self, subject: str) -> SubjectKey:
+        key = SubjectKey(new_id("key"), secrets.token_bytes(KEY_BYTES))
+        self._by_subject[subject] = self._by_id[key.key_id] = key
+        return key
 
     def lookup(self, key_id: str) -> SubjectKey | None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,12 @@ class KeyStore(Protocol):
 
     def key_for(self, subject: str) -> SubjectKey:
         """The subject's current key, made and durably stored if there is none."""
+        ...
+
+    def keys_for(self, subjects: Sequence[str]) -> list[SubjectKey]:
+        """The current keys of the subjects, in their order. What is missing is made and stored together, which costs
+        little more than one; either all are there afterwards or none was made.
+        """
         ...
 
     def lookup(self, key_id: str) -> SubjectKey | None:

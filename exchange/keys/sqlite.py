@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,18 +66,27 @@ class SqliteKeys:
             self._connection.executescript(_TABLE)
 
     def key_for(self, subject: str) -> SubjectKey:
+        return self.keys_for((subject,))[0]
+
+    def keys_for(self, subjects: Sequence[str]) -> list[SubjectKey]:
         with self._lock, self._translated():
-            found = self._of_subject(subject)
-            if found is None:
-                # Another process may have been faster: its key stands, and both read the same one back.
-                self._connection.execute(
-                    "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (subject) DO NOTHING",
-                    (subject, new_id(_ID), secrets.token_bytes(KEY_BYTES)),
-                )
-                found = self._of_subject(subject)
-        if found is None:
-            raise Unavailable("the key was destroyed while it was being made", remedy="Try again.")
-        return found
+            found = {subject: self._of_subject(subject) for subject in subjects}
+            missing = [subject for subject, key in found.items() if key is None]
+            made = self._make(missing) if missing else {}
+        return [found[subject] or made[subject] for subject in subjects]
+
+    def _make(self, subjects: Sequence[str]) -> dict[str, SubjectKey]:
+        rows = [(subject, new_id(_ID), secrets.token_bytes(KEY_BYTES)) for subject in subjects]
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have been faster: its key stands, and both read the same one back.
+            self._connection.executemany("INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (subject) DO NOTHING", rows)
+            keys = {subject: key for subject in subjects if (key := self._of_subject(subject)) is not None}
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        return keys
 
     def lookup(self, key_id: str) -> SubjectKey | None:
         with self._lock, self._translated():

@@ -2,7 +2,8 @@
 
 The rule: a record goes to the spool when the log is away, when the log has not answered for `after_s`, or when the
 record itself has waited that long (behind a replay, say). Everything that waits goes with it, in order, in one write
-with one fsync. Knows the line and the spool's end; never speaks to the log.
+with one fsync. What a full spool refuses is given up only if the log is away: one that is merely slow may still take
+it. Knows the line and the spool's end; never speaks to the log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Keeper:
         self._tally = tally
         self._after_s = after_s
         self._max_bytes = max_bytes
+        self._not_before = 0.0
         self._thread = threading.Thread(target=self._run, name="attune-keeper", daemon=True)
         self.start, self.join, self.alive = self._thread.start, self._thread.join, self._thread.is_alive
 
@@ -63,12 +65,13 @@ class Keeper:
         if not waiting or line.away_since is not None or line.last_call:
             return 0.0
         began = [waiting[0].since, *([line.trying_since] if line.trying_since is not None else [])]
-        return min(began) + self._after_s - time.monotonic()
+        return max(min(began) + self._after_s, self._not_before) - time.monotonic()
 
     def _keep(self, batch: list[Waiting]) -> None:
         line = self._line
         refusals = self._spool.append([waiting.record for waiting in batch])
         kept: list[Waiting] = []
+        back: list[Waiting] = []
         failed: list[tuple[Waiting, AttuneError]] = []
         with line.lock:
             sending = set(line.sending)
@@ -76,9 +79,16 @@ class Keeper:
                 if refusal is None:
                     waiting.spooled = True
                     kept.append(waiting)
-                elif waiting not in sending:  # what is being sent may still come to the log
+                elif waiting in sending:
+                    pass  # it may still come to the log; if not, it is in the queue again
+                elif line.away_since is None and not line.last_call:
+                    waiting.offered = False
+                    back.append(waiting)
+                else:
                     self._tally.dropped(waiting.record.topic, refusal.reason)
                     failed.append((waiting, NotKept(refusal.reason, refusal.message, remedy=refusal.remedy)))
+            line.queue.extendleft(reversed(back))
+            self._not_before = time.monotonic() + self._after_s if back else 0.0
             line.spooling = False
             line.for_sender.notify_all()
         line.keep([(waiting, Stored("spool")) for waiting in kept])

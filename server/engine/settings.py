@@ -99,10 +99,11 @@ def vllm_flags(settings: EngineSettings) -> list[str]:
         flags[name] = value
     flags |= {**FORCED, "max-loras": settings.max_loras, "max-lora-rank": settings.max_lora_rank}
     flags |= {"model": settings.model, "served-model-name": list(settings.base_names)}
-    return [word for name, value in flags.items() for word in _words(name, value)]
+    return [word for name, value in flags.items() for word in flag_words(name, value)]
 
 
-def _words(name: str, value: JsonValue) -> list[str]:
+def flag_words(name: str, value: JsonValue) -> list[str]:
+    """One flag as words of a command line; none where `value` is None."""
     if value is None:
         return []
     if isinstance(value, bool):

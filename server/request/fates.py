@@ -73,7 +73,7 @@ class FateDesk:
         if authorization is not None:
             return self.keys.authorize(authorization, *_SCOPES)
         if not handle:
-            raise Unauthorized("neither an API key nor the handle of the feedback was sent")
+            raise Unauthorized("neither an API key nor, as `attune-handle`, the handle of the feedback was sent")
         return verify_handle(handle[:_MAX_HANDLE], self.keyring, now=now_ms())
 
     def _answer(self, feedback_id: str, asker: ApiKey | HandleClaims) -> Response:

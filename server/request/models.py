@@ -29,7 +29,8 @@ def models_router(keys: KeyFile, policies: tuple[str, ...], created_s: int) -> A
     @router.get("/{model}", **described("One of them", {200: ModelCard}, scopes=_SCOPES, refuses=(404,)))
     async def model(model: str, key: ApiKey = caller) -> dict[str, Any]:
         if model not in policies or not key.may_use(model):
-            raise NotFound(f"the model {model!r} does not exist for this API key", field="model")
+            mine = ", ".join(policy for policy in policies if key.may_use(policy))
+            raise NotFound("no such model for this API key", field="model", remedy=f"Use one of: {mine}.")
         return card(model)
 
     return router

@@ -8,15 +8,17 @@ completions, never content.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import re
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from pydantic import ValidationError
 
-from exchange.keys.port import KeyStore
+from exchange.keys.port import KeyStore, SubjectKey
 from exchange.log.appender import Appender
 from exchange.log.line import NotKept, Stored
 from schemas.base import parse_version_name
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 4096
 """Records that may wait for the sealing thread; the appender bounds what waits for the log."""
+MAX_BATCH = 256
+"""Records that are sealed together."""
 
 
 def completion_id_of(completion_id: str, part: int) -> str:
@@ -103,9 +107,32 @@ class Recorder:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (record := self._waiting.get()) is not None:
+        while batch := self._take():
+            records = [record for record in batch if record is not None]
+            self._record(records)
+            for _ in batch:
+                self._waiting.task_done()
+            if len(records) < len(batch):  # told to stop
+                return
+
+    def _take(self) -> list[EngineRecord | None]:
+        """What waits, at least one: answers come in bursts, and keys made together cost little more than one."""
+        batch = [self._waiting.get()]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < MAX_BATCH:
+                batch.append(self._waiting.get_nowait())
+        return batch
+
+    def _record(self, records: Sequence[EngineRecord]) -> None:
+        try:
+            keys = self._keys.keys_for([_subject(record) for record in records])
+        except AttuneError as error:
+            for record in records:
+                self._dropped(record, "key_store", str(error))
+            return
+        for record, key in zip(records, keys, strict=True):
             try:
-                event = self._event(record)
+                event = self._event(record, key)
                 future = self._appender.submit(encode_event(event, source=self._source))
             except ValidationError as error:
                 self._dropped(record, "invalid", validation_summary(error))
@@ -117,8 +144,6 @@ class Recorder:
                 self._dropped(record, "invalid", str(error))
             else:
                 self._follow(record, future)
-            finally:
-                self._waiting.task_done()
 
     def _follow(self, record: EngineRecord, future: Future[Stored]) -> None:
         def ended(done: Future[Stored]) -> None:
@@ -138,13 +163,12 @@ class Recorder:
             self._metrics.dropped(COMPLETIONS.name, reason)
         self._metrics.recorded(record.context.policy, "dropped")
 
-    def _event(self, record: EngineRecord) -> CompletionRecorded:
+    def _event(self, record: EngineRecord, key: SubjectKey) -> CompletionRecorded:
         context = record.context
         if _version_used(record) != (context.policy, context.version):
             raise IntegrityError(f"routed to version {context.version} and answered by {record.adapter or 'the base'}")
         completion_id = completion_id_of(context.completion_id, _part(record))
         event_id = f"evt.{completion_id}"
-        subject = context.end_user or context.conversation
         content = CompletionContent(
             messages=_messages(record),
             prompt_token_ids=record.prompt_token_ids,
@@ -153,9 +177,12 @@ class Recorder:
                 for choice in record.choices
             ),
         )
-        key = self._keys.key_for(subject)
         sealed = seal(
-            content.model_dump_json().encode(), key=key.secret, key_id=key.key_id, subject=subject, event_id=event_id
+            content.model_dump_json().encode(),
+            key=key.secret,
+            key_id=key.key_id,
+            subject=_subject(record),
+            event_id=event_id,
         )
         return CompletionRecorded(
             id=event_id,
@@ -221,6 +248,11 @@ def sampling_parameters(sampling: EffectiveSampling, *, forced_tool: bool) -> Sa
         forced_tool=forced_tool,
         opaque=sampling.opaque,
     )
+
+
+def _subject(record: EngineRecord) -> str:
+    """Under whose key the record is sealed."""
+    return record.context.end_user or record.context.conversation
 
 
 def _version_used(record: EngineRecord) -> tuple[str, int]:

@@ -29,6 +29,7 @@ from tests.tiny_models import make_tiny_adapter, make_tiny_model
 from tests.unit.server.control.world import Operator
 
 CLIENTS = 8
+WAIT_S = 120.0
 QUESTION = [{"role": "user", "content": "Where is my order?"}]
 
 
@@ -47,6 +48,7 @@ def main() -> None:
 def publish(server: RunningServer, model: Path, adapter: Path) -> None:
     """Put a random adapter into the registry as support@v1, and announce it."""
     files = describe_folder(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
     manifest = AdapterManifest(
         policy="support",
         version=1,
@@ -56,8 +58,8 @@ def publish(server: RunningServer, model: Path, adapter: Path) -> None:
         digest=files_digest(files),
         base_fingerprint=base_fingerprint(model),
         chat_template_hash=chat_template_hash(model),
-        rank=8,
-        target_modules=("q_proj",),
+        rank=config["r"],
+        target_modules=tuple(sorted(config["target_modules"])),
         snapshot="0" * 64,
         reward_model="1" * 64,
         gates=GateReport(results=()),
@@ -108,11 +110,13 @@ def measure(server: RunningServer, times: int) -> dict[str, Any]:
 
 
 def change(client: httpx.Client, server: RunningServer, call: str, sent: dict[str, str], wanted: str) -> float:
-    """Seconds from the call until the first token of a chat that the wanted version answers."""
+    """Seconds from the call, which writes the journal entry, until the first token of a chat that the wanted version
+    answers. Raises AssertionError where none does within WAIT_S.
+    """
     began = time.monotonic()
     path = f"/v1/admin/policies/support/{call}"
     client.post(path, json=sent | {"reason": "bench"}, headers=server.admin()).raise_for_status()
-    while True:
+    while time.monotonic() < began + WAIT_S:
         streamed = body(4) | {"stream": True}
         with client.stream("POST", "/v1/chat/completions", json=streamed, headers=server.app()) as answer:
             version = answer.headers["attune-version"]
@@ -120,6 +124,7 @@ def change(client: httpx.Client, server: RunningServer, call: str, sent: dict[st
             assert first
             if version == wanted:
                 return time.monotonic() - began
+    raise AssertionError(f"{wanted} did not answer:\n{(server.folder / 'server.log').read_text()[-3000:]}")
 
 
 def body(tokens: int) -> dict[str, Any]:

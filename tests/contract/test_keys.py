@@ -37,6 +37,16 @@ def test_subjects_have_different_keys(keys: KeyStore) -> None:
     assert len({key.secret for key in made}) == len({key.key_id for key in made}) == 50
 
 
+def test_keys_of_several_subjects_come_in_their_order_and_stay(keys: KeyStore) -> None:
+    bob = keys.key_for("bob")
+    ann, again, eve, ann_too = keys.keys_for(["ann", "bob", "eve", "ann"])
+    assert (again, ann_too) == (bob, ann)
+    assert len({ann.secret, bob.secret, eve.secret}) == 3
+    assert keys.keys_for(["eve", "ann"]) == [eve, ann]
+    assert keys.lookup(eve.key_id) == eve
+    assert keys.keys_for([]) == []
+
+
 def test_a_destroyed_key_is_gone_and_its_seals_with_it(keys: KeyStore) -> None:
     old, other = keys.key_for("user_1"), keys.key_for("user_2")
     sealed = seal(b"secret words", key=old.secret, key_id=old.key_id, subject="user_1", event_id="e1")

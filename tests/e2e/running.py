@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from deploy.init import Home, write_home
 
-START_S = 300.0
+START_S = 600.0
 # vLLM would take a float32 model for a bfloat16 one; the trainer's logprobs are float32.
 VLLM_ARGS = {"dtype": "float32", "enforce-eager": True, "max-model-len": 512}
 ENVIRONMENT = {"ATTUNE_ENGINE__VLLM_ARGS": json.dumps(VLLM_ARGS), "OMP_NUM_THREADS": "1"}
@@ -61,14 +62,17 @@ def attune(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def run_server(folder: Path, model: Path, *, log: str) -> Iterator[RunningServer]:
+def run_server(
+    folder: Path, model: Path, *, log: str, vllm_args: dict[str, Any] = VLLM_ARGS
+) -> Iterator[RunningServer]:
     """A server in `folder` until the context ends, when it must end well. `log` is an event log's URL."""
+    environment = ENVIRONMENT | {"ATTUNE_ENGINE__VLLM_ARGS": json.dumps(vllm_args)}
     home = write_home(folder, model=str(model), policy="support", log=log)
     port, output = free_port(), folder / "server.log"
     with output.open("wb") as written:
         process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "serve", "-c", str(home.server)],
-            env=os.environ | ENVIRONMENT | {"ATTUNE_SERVER__PORT": str(port)},
+            env=os.environ | environment | {"ATTUNE_SERVER__PORT": str(port)},
             stdout=written,
             stderr=subprocess.STDOUT,
         )

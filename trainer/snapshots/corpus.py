@@ -75,6 +75,9 @@ def training_data(dataset: Dataset) -> TrainingData:
     prompts = [answer.prompt_ids for answer in heldout.answers]
     prompts += [pair.prompt_ids for pair in heldout.pairs]
     prompts += [answer.prompt_ids for answer in train.answers]
+    # Where no answer can train PPO, other methods still learn and are to be judged.
+    for split in (heldout, train):
+        prompts += [pair.prompt_ids for pair in split.pairs] + [thumb.prompt_ids for thumb in split.thumbs]
     return TrainingData(
         answers=train.answers,
         pairs=train.pairs,

@@ -39,13 +39,13 @@ GREEDY = PLAIN.model_copy(update={"temperature": 0.0})
 CUT = PLAIN.model_copy(update={"min_p": 0.1})
 
 
-def found(events: Sequence[Event], *, learnt: int = 0, **settings: Any) -> dict[str, Finding]:
+def found(events: Sequence[Event], *, learnt: int = 0, method: str = "ppo", **settings: Any) -> dict[str, Finding]:
     section = FeedbackSection.model_validate(
         {"min_new_labels": 10, "min_answers": 10, "feedback_window_ms": 10_000} | settings
     )
     facts = known(events, watermark=max((event.at for event in events), default=0) + LATER)
     joined = join(facts, SCOPE, section.feedback_window_ms)
-    findings = look_at_feedback(Evidence(facts, joined, funnel(joined), section, learnt))
+    findings = look_at_feedback(Evidence(facts, joined, funnel(joined), section, learnt, method))
     return {finding.code: finding for finding in findings}
 
 
@@ -99,6 +99,7 @@ def test_a_starved_ppo_is_explained(answer: dict[str, Any], code: str, words: st
     assert findings[code].weight is Weight.BLOCKS
     assert words in findings[code].message
     assert remedy in findings[code].remedy
+    assert "ppo_starved" not in found(talk(Maker(), **answer), method="dpo"), "DPO needs no such answers"
 
 
 def test_late_feedback_says_which_window_would_do() -> None:

@@ -221,6 +221,28 @@ def test_a_full_spool_refuses_words_and_drops_answers_by_reason(log: FlakyLog, t
         assert appender.close()
 
 
+def test_a_full_spool_gives_nothing_up_while_the_log_is_only_slow(log: FlakyLog, tmp_path: Path) -> None:
+    log.gate.clear()
+    tally = Counted()
+    with Spool(tmp_path, max_bytes=100) as spool:
+        appender = Appender(log, spool=spool, tally=tally, spool_after_s=QUICK, retry_s=QUICK)
+        futures = [appender.submit(record("0", size=200))]
+        until(lambda: bool(log.tried))
+        futures += [appender.submit(record(str(n), size=200)) for n in range(1, 5)]
+        time.sleep(5 * QUICK)
+        log.gate.set()
+        assert {future.result(10).durable for future in futures} == {"log"}
+        assert values(log) == ["0", "1", "2", "3", "4"]
+        assert not tally.seen
+        log.gate.clear()
+        futures = [appender.submit(record(str(n), size=200)) for n in range(2)]
+        until(lambda: len(log.tried) > 2)
+        log.away = True
+        log.gate.set()
+        assert {type(future.exception(10)) for future in futures} == {NotKept}
+        assert appender.close()
+
+
 def test_poison_in_the_spool_is_buried_and_those_behind_it_go_on(log: FlakyLog, tmp_path: Path) -> None:
     tally = Counted()
     with Spool(tmp_path) as spool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ CHAT: dict[str, Any] = {"model": "support", "messages": [{"role": "user", "conte
 ROLLBACK = "/v1/admin/policies/support/rollback"
 PROMOTE = "/v1/admin/policies/support/promote"
 POSTS = ("/v1/chat/completions", "/v1/comparisons", "/v1/feedback", "/v1/displayed", "/v1/consent", PROMOTE, ROLLBACK)
+ERASURES = "/v1/admin/erasures"
 LIMIT = 50_000
 
 
@@ -145,6 +147,66 @@ async def _call(server: Whole, path: str, receive: Any) -> int:
     await server.application.app(scope, receive, send)
     (status,) = statuses
     return status
+
+
+async def test_an_erasure_is_read_as_strictly_as_the_rest(server: Whole) -> None:
+    for body in (b"", b"[]", b'{"user": "a", "user": "b"}', b'{"user": NaN}', b'{"user": "\\ud800"}', b"[" * 20_000):
+        await refused(server, ERASURES, body)
+    for wrong in ({"user": ""}, {"user": "a", "session": "b"}, {"user": "a", "rebuild": "yes"}, {"subject": "a b"}):
+        await refused(server, ERASURES, wrong)
+    assert (await refused(server, ERASURES, {}))["message"] == "name exactly one of user, session and subject"
+
+
+async def test_nothing_is_unpacked(server: Whole) -> None:
+    """What would swell to a thousand times its size is refused before it is looked at."""
+    bomb = gzip.compress(b" " * 10_000_000 + b"{}")
+    assert len(bomb) < LIMIT
+    for path in (*POSTS, ERASURES):
+        for encoding in ("gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip"):
+            error = await refused(server, path, bomb, {"content-encoding": encoding})
+            assert (error["status"], error["param"]) == (415, "content-encoding")
+        assert (await refused(server, path, bomb))["status"] == 400  # what does not say so is no JSON
+
+
+async def test_a_wrong_kind_of_body_is_named_with_the_remedy(server: Whole) -> None:
+    for path in (*POSTS, ERASURES):
+        error = await refused(server, path, CHAT, {"content-type": "text/plain"})
+        assert (error["status"], error["param"]) == (415, "content-type")
+        assert "Content-Type: application/json" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("aspects", {"tone": True}), ("aspects", {"tone": "1"}), ("stars", True), ("stars", "5"), ("stars", 10**400)],
+)
+async def test_a_word_is_taken_at_its_type(server: Whole, field: str, value: Any) -> None:
+    handle = (await server.send("/v1/chat/completions", CHAT)).json()["attune"]["handles"][0]
+    body = {"handle": handle, "kind": "rating", "stars": 5, field: value}
+    assert (await refused(server, "/v1/feedback", body))["param"].startswith(field)
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\x1b[2J\x07", "\u202etxt.exe", "\u2028\u0085", "\U0010ffff", "\r\nset-cookie: a=b"]
+)
+async def test_control_characters_are_only_text(server: Whole, text: str) -> None:
+    body = {**CHAT, "messages": [{"role": "user", "content": text}], "store": True, "metadata": {"note": text}}
+    answer = await server.send("/v1/chat/completions", body)
+    assert answer.status_code == 200
+    assert server.written()
+    handle = answer.json()["attune"]["handles"][0]
+    said = await server.send("/v1/feedback", {"handle": handle, "kind": "comment", "comment": text})
+    assert said.status_code == 200
+    (stored,) = (await server.http.get("/v1/chat/completions")).json()["data"]
+    assert stored["metadata"] == {"note": text}
+    assert "set-cookie" not in answer.headers
+
+
+async def test_ten_thousand_messages_are_answered_or_refused(tmp_path: Path) -> None:
+    async with open_server(tmp_path) as server:
+        body = {**CHAT, "messages": [{"role": "user", "content": "x"}] * 10_000}
+        assert (await server.send("/v1/chat/completions", body)).status_code == 200
+        body = {**CHAT, "messages": [{"role": "user", "content": "x" * 100}] * 10_000}
+        assert (await refused(server, "/v1/chat/completions", body))["status"] == 413
 
 
 @pytest.mark.parametrize("path", POSTS)

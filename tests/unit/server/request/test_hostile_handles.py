@@ -42,6 +42,7 @@ async def refused(world: World, handle: Any, *codes: str, key: str | None = None
         error = answer.json()["error"]
         assert error["param"] == "handle", error
         assert error["code"] in codes, error
+        assert (error["type"] == "permission_error") == (answer.status_code == 403), error
         assert error["message"]
     assert len(world.feedback()) == before
 
@@ -172,6 +173,24 @@ async def test_an_answer_is_no_comparison_and_a_comparison_no_answer(world: Worl
     ):
         refusal = await world.post("/v1/feedback", {"handle": handle, **body}, key=None)
         assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "kind")
+    assert len(world.feedback()) == before
+
+
+async def test_a_comparison_cannot_speak_of_another(world: World) -> None:
+    """Neither by a part of another's handle, nor by naming a candidate that it has not."""
+    one, two = [(await world.chat(path="/v1/comparisons", k=k)).json()["handle"] for k in (2, 3)]
+    world.settle()
+    before = len(world.feedback())
+    size = len(one.rpartition(".")[0]) + 1
+    for cut in (size + 16, len(one) // 2, len(one) - 22):
+        await refused(world, one[:cut] + two[cut:], "handle_forged")
+    for body in (
+        {"kind": "comparison", "winner": 2},
+        {"kind": "ranking", "order": [[2], [0, 1]]},
+        {"kind": "comparison", "winner": 0, "comparison_id": "cmp_1"},
+    ):
+        answer = await world.post("/v1/feedback", {"handle": one, **body}, key=None)
+        assert answer.status_code == 400, answer.text
     assert len(world.feedback()) == before
 
 

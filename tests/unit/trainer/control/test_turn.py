@@ -131,6 +131,20 @@ def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World)
     assert once(strict) == 3, "it takes new labels to try again"
 
 
+def test_a_turn_by_dpo_publishes_what_its_own_section_says(world: World) -> None:
+    settings = world.settings(
+        learner={"method": "dpo", "max_tokens": 20_000}, dpo={"minibatch_pairs": 8, "learning_rate": 1e-3}
+    )
+    assert once(settings) == 0
+    manifest = open_registry(world.registry).adapter("support", 1)
+    assert manifest.recipe["dpo"]["learning_rate"] == 1e-3  # type: ignore[index, call-overload]
+    assert "ppo" not in manifest.recipe
+    assert {"implied_margin", "steps", "tokens"} <= manifest.metrics.keys()
+    assert "beta_next" not in manifest.metrics
+    assert 0 < manifest.metrics["tokens"] <= 20_000
+    assert 0 < manifest.kl_nats_per_sequence <= settings.learner.kl_budget
+
+
 def test_nothing_to_do_says_so_with_exit_code_3(world: World) -> None:
     assert once(world.settings(feedback={"min_new_labels": 1000})) == 3
     assert once(world.settings(feedback={"min_answers": 1000})) == 3

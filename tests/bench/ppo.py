@@ -1,0 +1,199 @@
+"""An offline PPO update: ours on one shared base against a plain one with four copies of the model.
+
+Both make the same optimiser step on the same ragged answers with the same LoRA recipe, scoring and reference logprobs
+included, from a Llama of 110 M random weights; they run in turn. First their reference logprobs are compared. `ratio`
+is tokens per second, ours over theirs; `memory_ratio` is accounted memory (weights, gradients, moments of the
+optimisers), ours over theirs. The drift measurement of a run, which the plain one lacks, is left out.
+Prints one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.bench.plain_ppo import Batch, PlainPPO, pad
+from trainer.data import LoggedAnswer
+from trainer.learn.config import LearnerConfig, LoraSettings, PpoConfig
+from trainer.learn.optimise import clipped_step
+from trainer.learn.ppo_run import CRITIC, PPOMethod
+from trainer.learn.progress import silent
+from trainer.learn.reward_model import RewardModel
+from trainer.models.base import POLICY, SharedBase
+
+VOCABULARY = 16_384
+LORA = LoraSettings(rank=16, alpha=32)
+RATE = 2e-5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="8 answers and two rounds instead of 32 and five")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--plain-rows", type=int, default=4, help="rows of the plain one's micro-batches")
+    options = parser.parse_args()
+    count, rounds = (8, 2) if options.quick else (32, 5)
+    device = torch.device(options.device)
+    model = random_llama().to(device)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    answers = logged_answers(model, count)
+    plain = PlainPPO(model, rank=LORA.rank, alpha=LORA.alpha, rate=RATE)
+    batches = plain_batches(answers, options.plain_rows, device)
+    base = SharedBase(model, LORA)
+    ours = Ours(base, answers)
+    apart = compare_references(ours, plain, batches)
+    tokens = sum(len(answer.prompt_ids) + len(answer.answer_ids) for answer in answers)
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(rounds):
+        seconds["ours"].append(timed(ours.update, device))
+        seconds["theirs"].append(timed(lambda: plain.update(batches), device))
+    speed = {name: tokens / statistics.median(values) for name, values in seconds.items()}
+    adapters = [weight for role in (POLICY, "reward", CRITIC) for weight in base.parameters(role).values()]
+    memory = {
+        "ours": accounted(base.module.parameters(), adapters),
+        "theirs": accounted((weight for copy in plain.models for weight in copy.parameters()), plain.trained),
+    }
+    peak = matmul_peak(device)
+    # Per token and weight: 2 operations forwards, 2 backwards (adapters: no gradient of the base's weights).
+    # Ours: reference, reward, policy and critic there and back. Theirs: the critic's old values as well.
+    useful = {"ours": 2 + 2 + 4 + 4, "theirs": 2 + 2 + 2 + 4 + 4}
+    print(
+        json.dumps(
+            {
+                "name": "ppo",
+                "unit": "tokens/s of one update, scoring included",
+                "ours": round(speed["ours"], 1),
+                "theirs": round(speed["theirs"], 1),
+                "ratio": round(speed["ours"] / speed["theirs"], 3),
+                "spread": {name: [round(tokens / x, 1) for x in sorted(values)] for name, values in seconds.items()},
+                "memory_ratio": round(memory["ours"] / memory["theirs"], 3),
+                "memory_mib": {name: round(value / 2**20) for name, value in memory.items()},
+                "peak_gflops": round(peak / 1e9, 1),
+                "peak_share": {name: round(useful[name] * weights * speed[name] / peak, 3) for name in speed},
+                "weights": weights,
+                "answers": count,
+                "tokens": tokens,
+                "largest_reference_difference": apart,
+                "device": str(device),
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+
+
+def random_llama() -> LlamaForCausalLM:
+    """110 M weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        intermediate_size=2048,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def logged_answers(model: LlamaForCausalLM, count: int) -> list[LoggedAnswer]:
+    """Random tokens of random lengths (prompts 16 to 160, answers 8 to 128) with the model's own logprobs."""
+    rng = random.Random(0)
+    answers = []
+    for row in range(count):
+        prompt = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(16, 160)))
+        answer = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(8, 128)))
+        ids = torch.tensor([[*prompt, *answer]], device=model.device)
+        with torch.no_grad():
+            log_p = torch.log_softmax(model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float(), -1)
+        logprobs = tuple(log_p.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())
+        answers.append(LoggedAnswer(f"s{row}", f"c{row}", 0, prompt, answer, logprobs, 1.0, 1.0, 0, 0, None, "u"))
+    return answers
+
+
+class Ours:
+    """One optimiser step as a run makes it."""
+
+    def __init__(self, base: SharedBase, answers: list[LoggedAnswer]) -> None:
+        self.base = base
+        base.open(POLICY, 0)
+        base.open("reward", 1)
+        reward = RewardModel(base, "reward", 0.0, 1.0, 5.0, 0.0, {}, "last", 1024)
+        learner, config = LearnerConfig(), PpoConfig(minibatch_answers=len(answers), learning_rate=RATE)
+        self.method = PPOMethod(base, answers, None, reward, learner, config, 0, None, silent)
+        self.optimisers = [
+            torch.optim.AdamW(base.parameters(role).values(), lr=rate, weight_decay=0.0)
+            for role, rate in self.method.rates.items()
+        ]
+
+    def update(self) -> None:
+        """Score, advantages, gradients, step."""
+        self.method.prepare()
+        self.method.begin_epoch(0)
+        self.method.accumulate(self.method.plan.steps[0])
+        for optimiser in self.optimisers:
+            clipped_step(optimiser, 1.0)
+
+
+def plain_batches(answers: list[LoggedAnswer], rows: int, device: torch.device) -> list[Batch]:
+    """In the order of the log, as a data loader with a padding collator hands them out."""
+    found = []
+    for first in range(0, len(answers), rows):
+        part = answers[first : first + rows]
+        padded = pad([(item.prompt_ids, item.answer_ids, item.behaviour_logprobs) for item in part])
+        found.append(Batch(*(getattr(padded, name).to(device) for name in ("ids", "attention", "answer", "behaviour"))))
+    return found
+
+
+@torch.no_grad()
+def compare_references(ours: Ours, plain: PlainPPO, batches: Iterable[Batch]) -> float:
+    """The largest difference between the two sides' reference logprobs, nats.
+
+    Raises:
+        AssertionError: they do not compute the same thing.
+    """
+    ours.method.prepare()
+    found = ours.method.rollouts
+    seen = torch.cat([plain.log_probs(plain.reference, batch)[batch.answer].cpu() for batch in batches])
+    apart = float((seen - found.reference[found.mask]).abs().max())
+    assert apart < 1e-3, apart
+    return apart
+
+
+def timed(update: Callable[[], Any], device: torch.device) -> float:
+    """Seconds."""
+    began = time.monotonic()
+    update()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
+def accounted(weights: Iterable[nn.Parameter], trained: Sequence[nn.Parameter]) -> int:
+    """Bytes of all weights, and of gradient and both moments of those that are trained.
+
+    Of ours the reward model's adapter counts as trained too, to our disadvantage: it was, before the policy.
+    """
+    every = {id(weight): weight for weight in (*weights, *trained)}.values()
+    return sum(w.numel() * w.element_size() for w in every) + 3 * sum(w.numel() * w.element_size() for w in trained)
+
+
+def matmul_peak(device: torch.device) -> float:
+    """Floating-point operations per second of large float32 matrix products, the best of some."""
+    size = 2048
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    return max(2 * size**3 / timed(lambda: a @ b, device) for _ in range(5))
+
+
+if __name__ == "__main__":
+    main()
