@@ -43,9 +43,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## The whole loop, from nothing, on this machine (ARGS="--log kafka --keep", MODEL=path-or-name)
 	@.venv/bin/attune demo $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
+.PHONY: kafka
+kafka: $(STAMP) ## A real Kafka broker until Ctrl-C, its data in .attune/kafka (ARGS=9093 for another port)
+	@$(PYTHON) -m deploy.brokers .attune/kafka $(ARGS)
+
 .PHONY: test
 test: $(STAMP) ## All tests, with real vLLM and a real Kafka broker (ARGS="-k name")
-	@$(PYTHON) -m deploy.needs java maven
+	@$(PYTHON) -m deploy.needs java maven kcat
 	@$(PYTHON) -m pytest -n $(TEST_WORKERS) -m "not engine and not kafka" --cov --cov-report= $(ARGS) $(NONE_IS_FINE)
 	@$(PYTHON) -m pytest -m "engine or kafka" --cov --cov-append --cov-report=term:skip-covered $(ARGS) $(NONE_IS_FINE)
 

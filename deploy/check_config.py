@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
+from deploy.settings_file import load_any
 from exchange.settings import describe as describe_settings
-from schemas.errors import ConfigError
-from server.settings import load_settings as load_server
-from trainer.settings import load_settings as load_trainer
+from server.settings import ServerSettings
 
 
 def describe(path: Path) -> str:
@@ -17,11 +15,6 @@ def describe(path: Path) -> str:
     Raises:
         ConfigError: what is wrong with it, by name.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    is_server = bool({"server", "engine", "chat", "swap"} & values.keys())
-    settings = load_server(path) if is_server else load_trainer(path)
-    whose = "server" if is_server else "trainer"
+    settings = load_any(path).process
+    whose = "server" if isinstance(settings, ServerSettings) else "trainer"
     return f"# {path}: a {whose}'s settings, defaults included\n{describe_settings(settings)}"

@@ -13,10 +13,12 @@ from rich.console import Console
 from deploy import backup as backup_command
 from deploy import chat as chat_command
 from deploy import collect as collect_command
+from deploy import dead_letters as dead_letters_command
 from deploy import erase as erase_command
 from deploy import feedback as feedback_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
+from deploy import topics as topics_command
 from deploy.doctor import command as doctor_command
 from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
@@ -35,6 +37,8 @@ feedback_command.app.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")
+app.add_typer(topics_command.app, name="topics")
+app.add_typer(dead_letters_command.app, name="dead-letter")
 app.command(name="chat")(chat_command.chat)
 app.command(name="doctor")(doctor_command.doctor)
 app.command(name="collect")(collect_command.collect)

@@ -1,5 +1,5 @@
-"""Docs that are generated from the code: events (docs/events.md), settings (docs/configuration.md) and the
-description of the API (docs/openapi.json).
+"""Docs that are generated from the code: events (docs/events.md, docs/schemas/), settings (docs/configuration.md), the
+description of the API (docs/openapi.json), and the tables of topics and permissions in docs/kafka.md.
 
 `python -m deploy.docs` writes them; with `--check` it changes nothing and fails where one is out of date.
 """
@@ -15,6 +15,8 @@ from typing import Any, get_args
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+from deploy.event_schemas import schema_pages
+from deploy.topic_tables import kafka_page
 from exchange.keys.memory import MemoryKeys
 from exchange.log.memory import MemoryLog
 from exchange.registry.memory import MemoryRegistry
@@ -40,7 +42,7 @@ def events_page() -> str:
         "CloudEvents 1.0 in binary mode: headers `ce_specversion`, `ce_id`, `ce_type`, `ce_source`, `ce_subject` (the",
         "policy), `ce_time`; JSON body. Changes within a major version are additive: readers ignore fields they do",
         "not know. Number arrays are base64 of little-endian 4-byte values. `Sealed` parts are AES-256-GCM ciphertext",
-        "under the subject's key.\n",
+        "under the subject's key. The JSON Schema of each body is in [schemas](schemas), by `ce_type`.\n",
         "## Topics\n",
         "| topic | partitions | kept | events |",
         "| --- | --- | --- | --- |",
@@ -171,13 +173,20 @@ def _plain(value: object) -> str:
 
 def main() -> None:
     """Write the pages, or check them."""
-    pages = {"events.md": events_page(), "configuration.md": settings_page(), "openapi.json": openapi_page()}
+    pages = {
+        "events.md": events_page(),
+        "configuration.md": settings_page(),
+        "openapi.json": openapi_page(),
+        "kafka.md": kafka_page((FOLDER / "kafka.md").read_text()),
+        **schema_pages(),
+    }
     stale = [name for name, text in pages.items() if _read(FOLDER / name) != text]
     if "--check" in sys.argv[1:]:
         if stale:
             sys.exit(f"attune: docs/{' and docs/'.join(stale)} are out of date; run `make format`")
         return
     for name in stale:
+        (FOLDER / name).parent.mkdir(exist_ok=True)
         (FOLDER / name).write_text(pages[name])
 
 

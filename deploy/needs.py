@@ -13,8 +13,14 @@ import sys
 from schemas.errors import ConfigError
 
 MIN_JAVA = 17
-_PACKAGES = {"java": "openjdk-17-jre-headless", "maven": "maven", "chromium": "chromium", "prometheus": "prometheus"}
-_COMMANDS = {"java": "java", "maven": "mvn", "chromium": "chromium", "prometheus": "prometheus"}
+_PACKAGES = {
+    "java": "openjdk-17-jre-headless",
+    "maven": "maven",
+    "kcat": "kcat",
+    "chromium": "chromium",
+    "prometheus": "prometheus",
+}
+_COMMANDS = {"java": "java", "maven": "mvn", "kcat": "kcat", "chromium": "chromium", "prometheus": "prometheus"}
 
 
 def require(*needs: str) -> None:

@@ -9,6 +9,7 @@ from exchange.keys.port import KeyStore
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import EventLog
 from exchange.registry.port import Registry
+from exchange.settings import without_password
 from schemas.errors import ConfigError
 
 _SQLITE = "sqlite:///"
@@ -38,7 +39,7 @@ def open_log(url: str, *, kafka: KafkaSettings | None = None, registry: str | No
 
         return SqliteLog(_path(url, "log"))
     if url.startswith(_KAFKA):
-        servers = _servers(url)
+        servers = kafka_servers(url)
         from exchange.log.kafka.log import KafkaLog
 
         log = KafkaLog(servers, kafka)
@@ -49,7 +50,9 @@ def open_log(url: str, *, kafka: KafkaSettings | None = None, registry: str | No
 
         return ClaimingLog(log, Blobs(*store_at(registry)), log.fits)
     raise ConfigError(
-        f"{url!r} is no event log", field="log", remedy="Write memory:, sqlite:///PATH or kafka://HOST:PORT."
+        f"{without_password(url)!r} is no event log",
+        field="log",
+        remedy="Write memory:, sqlite:///PATH or kafka://HOST:PORT.",
     )
 
 
@@ -86,9 +89,21 @@ def open_keys(url: str) -> KeyStore:
     raise ConfigError(f"{url!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH.")
 
 
-def _servers(url: str) -> list[str]:
+def is_kafka(url: str) -> bool:
+    """Whether a log's URL names a Kafka cluster."""
+    return url.startswith(_KAFKA)
+
+
+def kafka_servers(url: str) -> list[str]:
+    """HOST:PORT of every broker that a log's URL names. Raises ConfigError where it names none, or a password."""
+    if "@" in url:
+        raise ConfigError(
+            "a log's URL has no place for credentials, since URLs are shown and logged",
+            field="log",
+            remedy="Write kafka://HOST:PORT, and set username and password in [kafka].",
+        )
     servers = url.removeprefix(_KAFKA).split(",")
-    if not all(_SERVER.fullmatch(server) for server in servers):
+    if not is_kafka(url) or not all(_SERVER.fullmatch(server) for server in servers):
         raise ConfigError(f"{url!r} names no brokers", field="log", remedy="Write kafka://HOST:PORT,HOST:PORT.")
     return servers
 

@@ -199,4 +199,9 @@ def _toml(value: Any) -> str:
         return f"{{ {', '.join(items)} }}" if value else "{}"
     if isinstance(value, list | tuple | set | frozenset):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(_PASSWORD.sub(r"\1:(hidden)@", str(value)), ensure_ascii=False)
+    return json.dumps(without_password(str(value)), ensure_ascii=False)
+
+
+def without_password(url: str) -> str:
+    """A URL, or any text with URLs in it, with the passwords in them hidden."""
+    return _PASSWORD.sub(r"\1:(hidden)@", url)

@@ -19,7 +19,7 @@ import uvicorn
 import uvloop
 
 from exchange.keys.port import KeyStore
-from exchange.log.port import EventLog
+from exchange.log.port import EventLog, require_configured
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
 from exchange.privacy.retention import Sweeper, expire_log
@@ -83,6 +83,7 @@ async def _serve(settings: ServerSettings, open_engine: EngineOpener) -> int:
         api_keys = KeyFile(section.api_keys)
         opening = partial(open_log, section.log, kafka=settings.kafka, registry=section.registry)
         event_log = opened.enter_context(await asyncio.to_thread(opening))
+        await asyncio.to_thread(require_configured, event_log)
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)

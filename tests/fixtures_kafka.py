@@ -13,6 +13,7 @@ import pytest
 
 from deploy.brokers.broker import Broker, start_broker
 from deploy.brokers.cluster import Cluster, start_cluster
+from deploy.brokers.secure import SecureBroker, start_secure_broker
 
 
 def _import_kafka() -> None:
@@ -46,3 +47,11 @@ def kafka_cluster(kafka_cluster_shared: Cluster) -> Iterator[Cluster]:
         broker.resume()
         if not broker.running:
             broker.restart()
+
+
+@pytest.fixture(scope="session")
+def kafka_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    """A broker that demands TLS and credentials; its users `attune-server` and `attune-trainer` may do nothing yet."""
+    _import_kafka()
+    with start_secure_broker(tmp_path_factory.mktemp("kafka-secure"), ("attune-server", "attune-trainer")) as broker:
+        yield broker

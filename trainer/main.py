@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
+from exchange.log.port import require_configured
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
 from exchange.privacy.retention import Sweeper
@@ -61,6 +62,7 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     home = _home(settings)
     tokenizer = load_tokenizer(home.model)
     log = stack.enter_context(open_log(settings.log, kafka=settings.kafka, registry=settings.registry))
+    require_configured(log)
     registry = open_registry(settings.registry)
     keys = stack.enter_context(closing(open_keys(settings.keys)))
     replay_erasures(read_erasures(log), keys)

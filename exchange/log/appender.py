@@ -93,7 +93,7 @@ class Appender:
     @property
     def alive(self) -> bool:
         """Whether the threads run; without them nothing reaches the log."""
-        return self._sender.alive() and (self._keeper is None or self._keeper.alive())
+        return self._sender.alive and (self._keeper is None or self._keeper.alive)
 
     def state(self) -> LogState:
         """How the way to the log stands now. Never waits for the log."""

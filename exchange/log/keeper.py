@@ -18,7 +18,7 @@ from schemas.errors import AttuneError
 
 
 class Keeper:
-    """Keeps. `start` begins the thread; it ends when the line is closed and everything in it was answered."""
+    """Keeps, from `start` on. Ends when the line is closed and everything in it was answered."""
 
     def __init__(self, line: Line, spool: Spool, tally: Tally, *, after_s: float, max_bytes: int) -> None:
         self._line = line
@@ -28,7 +28,15 @@ class Keeper:
         self._max_bytes = max_bytes
         self._not_before = 0.0
         self._thread = threading.Thread(target=self._run, name="attune-keeper", daemon=True)
-        self.start, self.join, self.alive = self._thread.start, self._thread.join, self._thread.is_alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
 
     def _run(self) -> None:
         while batch := self._next():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from schemas.errors import AttuneError, InvalidInput
+from schemas.errors import AttuneError, InvalidInput, Unavailable
+from schemas.topics import POLICY
 from schemas.wire import LogRecord
 
 
@@ -44,6 +45,26 @@ class StoredRecord:
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
+
+
+class LogMisconfigured(Unavailable):
+    """The log answers, and will not work until someone changes its settings or its topics: a wrong password, a topic
+    that is missing. To a running process that is the same as being away; one that starts stops instead.
+    """
+
+
+def require_configured(log: EventLog) -> None:
+    """Check at the start of a process that a log can be used; one that is away is no fault.
+
+    Raises:
+        LogMisconfigured: it cannot, until someone changes what the message says.
+    """
+    try:
+        log.partitions(POLICY.name)
+    except LogMisconfigured:
+        raise
+    except Unavailable:
+        return
 
 
 class RecordsLost(AttuneError):

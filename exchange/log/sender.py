@@ -38,7 +38,7 @@ class Batching:
 
 
 class Sender:
-    """Sends. `start` begins the thread; it ends when the line is closed and nothing waits there any more."""
+    """Sends, from `start` on. Ends when the line is closed and nothing waits there any more."""
 
     def __init__(
         self, line: Line, event_log: EventLog, spool: Spool | None, letters: DeadLetters, tally: Tally, size: Batching
@@ -51,7 +51,15 @@ class Sender:
         self._size = size
         self._try_at = 0.0
         self._thread = threading.Thread(target=self._run, name="attune-sender", daemon=True)
-        self.start, self.join, self.alive = self._thread.start, self._thread.join, self._thread.is_alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
 
     def _run(self) -> None:
         try:

@@ -110,7 +110,10 @@ class Spool:
         """Whether it would take records of every topic now, as far as can be told without writing one."""
         if self.size_bytes >= self._max_bytes * COMPLETIONS_SHARE:
             return False
-        return not self._refused or shutil.disk_usage(self._folder).free >= _FREE_BYTES
+        try:
+            return not self._refused or shutil.disk_usage(self._folder).free >= _FREE_BYTES
+        except OSError:
+            return False
 
     def append(self, records: Sequence[LogRecord]) -> list[SpoolFull | None]:
         """Write records with one fsync; for each None once it is on disk, or why it was refused. Blocks."""

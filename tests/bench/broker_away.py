@@ -135,6 +135,8 @@ def phase(account: Account, seconds: float) -> Seen:
     with account.lock:
         account.now = seen = Seen()
     time.sleep(seconds)
+    with account.lock:
+        account.now = Seen()
     return seen
 
 

@@ -13,17 +13,13 @@ from exchange.log.claims import Blobs, ClaimingLog
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import EventLog
 from exchange.open import open_log
-from tests.fixtures_kafka import kafka_broker, kafka_cluster, kafka_cluster_shared
+from tests.fixtures_kafka import kafka_broker, kafka_cluster, kafka_cluster_shared, kafka_secure
 
-__all__ = ["kafka_broker", "kafka_cluster", "kafka_cluster_shared"]
+__all__ = ["kafka_broker", "kafka_cluster", "kafka_cluster_shared", "kafka_secure"]
 
-LOGS = [
-    "memory",
-    "sqlite",
-    "claims",
-    pytest.param("kafka", marks=pytest.mark.kafka),
-    pytest.param("kafka-confluent", marks=pytest.mark.kafka),
-]
+LOGS = ["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.kafka)]
+EVERY_LOG = [*LOGS, "claims", pytest.param("kafka-confluent", marks=pytest.mark.kafka)]
+"""Those too that differ from another only in how they write, for the suite of the log itself."""
 
 
 @pytest.fixture(params=LOGS)

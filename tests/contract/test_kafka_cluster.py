@@ -20,6 +20,11 @@ def test_acknowledged_records_outlive_a_killed_broker(kafka_cluster: Cluster, ca
     # kafka-python leaves the sockets of refused connections to the garbage collector, and its log records, which
     # pytest would keep beyond this test, hold on to them.
     caplog.set_level(logging.CRITICAL + 1, logger="kafka")
+    _lose_one(kafka_cluster)
+    gc.collect()
+
+
+def _lose_one(kafka_cluster: Cluster) -> None:
     url = f"kafka://{kafka_cluster.bootstrap}"
     with open_log(url) as log:
         places = [TopicPartition(FEEDBACK.name, number) for number in log.partitions(FEEDBACK.name)]
@@ -43,4 +48,3 @@ def test_acknowledged_records_outlive_a_killed_broker(kafka_cluster: Cluster, ca
             found += [stored.value for stored in batch]
         reader.close()
     assert sorted(found) == wanted
-    gc.collect()

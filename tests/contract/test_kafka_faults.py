@@ -34,7 +34,11 @@ def test_processes_that_open_an_empty_broker_at_once_and_one_that_is_away(
     # kafka-python leaves the sockets of refused connections to the garbage collector, and its log records, which
     # pytest would keep beyond this test, hold on to them.
     caplog.set_level(logging.CRITICAL + 1, logger="kafka")
+    before = set(threading.enumerate())
     _come_and_go(tmp_path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive(), f"{thread.name} outlives the log that began it"
     gc.collect()
 
 

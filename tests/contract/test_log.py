@@ -15,7 +15,10 @@ from schemas.base import now_ms
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, FEEDBACK, POLICY
 from schemas.wire import LogRecord, decode_event, encode_event
+from tests.contract.conftest import EVERY_LOG
 from tests.golden.samples import COMPLETION
+
+pytestmark = pytest.mark.parametrize("log", EVERY_LOG, indirect=True)
 
 
 def record(key: str, value: str, topic: str = COMPLETIONS.name) -> LogRecord:

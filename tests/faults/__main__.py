@@ -11,6 +11,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.demo.processes import ended_in_order
 from tests.faults.document import updated
 from tests.faults.outcome import HEADINGS, Outcome
 from tests.faults.suite import SCENES, Scene
@@ -31,7 +32,8 @@ def main() -> int:
         return 0 if chosen.list else 2
     passed = True
     for scene in scenes:
-        outcome = _run(scene, quick=chosen.quick)
+        with ended_in_order():
+            outcome = _run(scene, quick=chosen.quick)
         passed = passed and not outcome.faults
         cells = (*outcome.cells(), datetime.now(UTC).strftime("%Y-%m-%d"))
         print("\n".join(f"  {name}: {cell}" for name, cell in zip(HEADINGS[1:], cells, strict=True)), flush=True)

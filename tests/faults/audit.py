@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from exchange.log.port import EventLog, TopicPartition
@@ -48,6 +48,10 @@ class Audit:
         assert not self.missing, f"{len(self.missing)} acknowledged words are missing, e.g. {self.missing[:3]}"
         assert not self.doubled, f"{len(self.doubled)} words are counted twice, e.g. {self.doubled[:3]}"
 
+    def __add__(self, other: Audit) -> Audit:
+        """Both counts, of different logs."""
+        return Audit(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
 
 def events_on(log: EventLog, *topics: str) -> Iterator[Event]:
     """All events of some topics, from the beginning to the end as it is now."""
@@ -62,13 +66,16 @@ def events_on(log: EventLog, *topics: str) -> Iterator[Event]:
         reader.close()
 
 
-def take_stock(log_url: str, account: Account, work: Path, ledger: Path | None = None) -> Audit:
+def take_stock(
+    log_url: str, account: Account, work: Path, ledger: Path | None = None, registry: str | None = None
+) -> Audit:
     """Count. The server must have stopped, or nothing more may be on its way.
 
     Args:
         ledger: the database of a trainer that has read the whole log and ended; default: one made now, in `work`.
+        registry: beside which records lie that are too large for the log.
     """
-    with open_log(log_url) as log:
+    with open_log(log_url, registry=registry) as log:
         on_log: Counter[str] = Counter()
         for event in events_on(log, FEEDBACK.name, COMPLETIONS.name):
             if isinstance(event, FeedbackReceived | CompletionRecorded):

@@ -7,6 +7,8 @@ gone on meanwhile, mends it, waits until everything has reached the log, and cou
 from __future__ import annotations
 
 import os
+import random
+import string
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +65,7 @@ def under_load(
         until(lambda: not spooled(server), "everything in the spool reaches the log", PATIENCE_S)
         with load.server_down():
             server.stop()
-        audit = take_stock(server.log_url, account, work)
+        audit = take_stock(server.log_url, account, work, registry=server.registry_url)
         return judged(
             account,
             audit,
@@ -197,9 +199,8 @@ def oversize_record(work: Path, *, size: int = 900_000) -> Outcome:
     with start_broker(work / "broker") as broker:
 
         def damage(server: Server, load: Load) -> list[str]:
-            long = "Where is my order? " * (size // 19)
-            answer = load.chat_once(long)
-            assert answer is None, f"the long chat failed: {answer}"
+            wrong = load.chat_once("".join(random.Random(0).choices(string.ascii_letters, k=size)))
+            assert wrong is None, f"the long chat failed: {wrong}"
             load.until_more(chats=40, words=40, patience_s=PATIENCE_S)
             return [f"one question of {size:,} characters"]
 

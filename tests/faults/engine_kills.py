@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -43,7 +44,8 @@ def killed_engine(work: Path, *, kills: int, seed: int = 0) -> Outcome:
                 server.start()
                 server.until_ready()
             check_whole(server)
-            assert f"support@v{number + 1}" in server.policy()["serving"], server.policy()
+            state = server.policy()
+            assert f"support@v{number + 1}" in state["serving"], state["refused"]
         load.until_more(chats=10, words=10)
         account = load.settle()
         with load.server_down():
@@ -66,7 +68,7 @@ def _next_version(server: Server, model: Path, work: Path, version: int) -> None
         base_fingerprint=base_fingerprint(model),
         chat_template_hash=chat_template_hash(model),
         rank=RANK,
-        target_modules=("q_proj",),
+        target_modules=tuple(json.loads((adapter / CONFIG).read_text())["target_modules"]),
         probes=(),
     )
     with open_log(server.log_url) as log:

@@ -56,6 +56,21 @@ class Account:
     unready: Counter[str] = field(default_factory=Counter)
     """Looks at readyz that were refused while the server was meant to be up."""
 
+    def add(self, other: Account) -> None:
+        """Take in what other clients saw."""
+        self.words |= other.words
+        self.said |= other.said
+        self.answered |= other.answered
+        self.versions += other.versions
+        self.failed += other.failed
+        self.broken += other.broken
+        self.refused += other.refused
+        self.refused_badly += other.refused_badly
+        self.acknowledged_as += other.acknowledged_as
+        self.unsettled += other.unsettled
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
+        self.unready += other.unready
+
 
 class Load:
     """A continuous load on one server while the context lasts.

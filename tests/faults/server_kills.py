@@ -40,7 +40,7 @@ def killed_server(work: Path, *, kills: int, seed: int = 0) -> Outcome:
                 server.kill()
                 server.start()
                 while number % 4 == 3 and rng.random() < 0.75:  # some of them before they serve
-                    time.sleep(rng.uniform(0.0, 4.0))
+                    time.sleep(rng.uniform(0.0, 0.5))
                     if server.unready() is None:
                         break
                     server.kill()

@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.brokers.broker import start_broker
 from exchange.open import open_registry
 from tests.faults.audit import Audit, all_words, take_stock
-from tests.faults.load import Load
+from tests.faults.load import Account, Load
 from tests.faults.outcome import Outcome, judged
 from tests.faults.parents import Parent
 from tests.faults.serving import Server
@@ -26,6 +26,7 @@ from tests.unit.trainer.control.world import World
 Moment = tuple[str, str, str, int]
 """In words; MODULE:NAME; before or after; how manieth call."""
 
+WAITING = "waiting after its turn"
 COMMIT: Moment = ("judged, no number taken yet", "trainer.release.publish:Publisher.reserve", "before", 1)
 """Between training and commit."""
 ANNOUNCED: Moment = ("announced, no traffic yet", "trainer.release.publish:Publisher.start_canary", "before", 1)
@@ -89,25 +90,34 @@ def killed_under_load(work: Path, *, kills: int, seed: int = 0, per_turn: int = 
     """
     rng = random.Random(seed)
     people = seeded_world(work)
-    lasted, seen, outcomes = 8.0, list[str](), list[Outcome]()
+    lasted, seen, turns = 8.0, list[str](), list[_Turn]()
     with trainer_nursery() as nursery:
         while len(seen) < kills:
-            turn = len(outcomes)
             delays = [rng.uniform(0.0, 1.0) * lasted for _ in range(min(per_turn, kills - len(seen)))]
-            found = _one_turn_under_load(work / f"turn-{turn}", people, delays, seed + turn, nursery)
-            seen += found.seen
-            outcomes.append(found.outcome)
-            lasted = max(lasted, found.last_s)
-    return _together(outcomes, [f"{len(seen)} kills in {len(outcomes)} turns, while {_tally(seen)}"])
+            number = len(turns)
+            turn = _one_turn_under_load(work / f"turn-{number}", people, delays, seed + number, nursery)
+            seen += turn.seen
+            turns.append(turn)
+            lasted = max(lasted, turn.last_s)
+    account, audit = Account(), turns[0].audit
+    for turn in turns:
+        account.add(turn.account)
+    for turn in turns[1:]:
+        audit += turn.audit
+    notes = [f"{len(seen)} kills in {len(turns)} turns, while {_tally(seen)}", turns[0].same]
+    return judged(account, audit, notes=notes, peak_mb=max(turn.peak_mb for turn in turns))
 
 
 @dataclass(frozen=True)
 class _Turn:
-    outcome: Outcome
+    account: Account
+    audit: Audit
+    peak_mb: float
     seen: list[str]
     """What the trainer was at when it was killed."""
     last_s: float
     """Seconds that its last run took until there was a canary."""
+    same: str
 
 
 def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: int, parent: Parent) -> _Turn:
@@ -127,6 +137,8 @@ def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: i
                     seen.append(_where(trainer))
                     victim.kill()
                 load.until_more(chats=1, words=1)
+                if seen[-1] == WAITING:
+                    break  # the turn is over: the next kills go to another
             began = time.monotonic()
             with trainer.start() as victim:
                 until(lambda: trainer.state().canary, "a canary", 400, pause_s=0.5)
@@ -138,7 +150,7 @@ def _one_turn_under_load(home: Path, people: World, delays: list[float], seed: i
         trainer.finishes()  # reads what came after
         same = _as_uninterrupted(trainer, home / "uninterrupted")
         audit = take_stock(server.log_url, account, home, trainer.ledger)
-        return _Turn(judged(account, audit, notes=[same], peak_mb=server.peak_mb), seen, last_s)
+        return _Turn(account, audit, server.peak_mb, seen, last_s, same)
 
 
 def killed_on_kafka(work: Path, moments: tuple[Moment, ...] = (MOMENTS[0], COMMIT, ANNOUNCED)) -> Outcome:
@@ -201,9 +213,11 @@ def _as_uninterrupted(trainer: Trainer, work: Path) -> str:
     """Compare with the run that nobody interrupted; AssertionError where the adapter differs."""
     found = trainer.published()
     expected = uninterrupted(trainer, work)
-    assert found.snapshot == expected.snapshot, "another snapshot was cut from the same log"
-    assert found.digest == expected.digest, "another adapter came of the same snapshot"
+    assert found.digest == expected.digest, "another adapter came of the same events"
     assert trainer.state().canary == found.version
+    if trainer.world.log.startswith("kafka:"):  # a snapshot names its offsets, and an embedded log has others
+        return f"adapter as uninterrupted ({found.digest[:12]})"
+    assert found.snapshot == expected.snapshot, "another snapshot was cut from the same log"
     return f"snapshot and adapter as uninterrupted ({found.digest[:12]})"
 
 
@@ -213,7 +227,7 @@ def _where(trainer: Trainer) -> str:
     if not trainer.ledger.exists():
         return "starting"
     if not (turn / "turn.json").exists():
-        return "reading" if not (trainer.turn.parent / "last.json").exists() else "waiting"
+        return "reading" if not (trainer.turn.parent / "last.json").exists() else WAITING
     if (turn / "judgement.json").exists():
         return "publishing"
     if (turn / "learned.json").exists():
@@ -236,24 +250,4 @@ def _of_words(audit: Audit, notes: list[str]) -> Outcome:
         missing=len(audit.missing),
         doubled=len(audit.doubled),
         notes=tuple(notes),
-    )
-
-
-def _together(outcomes: list[Outcome], notes: list[str]) -> Outcome:
-    """The figures of several rounds, added up."""
-
-    def total(name: str) -> int:
-        return sum(getattr(outcome, name) or 0 for outcome in outcomes)
-
-    return Outcome(
-        acknowledged=total("acknowledged"),
-        found=total("found"),
-        missing=total("missing"),
-        doubled=total("doubled"),
-        chats=total("chats"),
-        failed=total("failed"),
-        slowest_s=max(outcome.slowest_s or 0.0 for outcome in outcomes),
-        peak_mb=max(outcome.peak_mb or 0.0 for outcome in outcomes),
-        notes=(*notes, *dict.fromkeys(note for outcome in outcomes for note in outcome.notes)),
-        faults=tuple(fault for outcome in outcomes for fault in outcome.faults),
     )

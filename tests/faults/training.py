@@ -150,7 +150,7 @@ def uninterrupted(trainer: Trainer, work: Path) -> AdapterManifest:
 
 
 def copy_until(source: EventLog, target: EventLog, ends: Mapping[str, int]) -> None:
-    """Give an empty log what another one has before some offsets (`topic/partition` -> offset), at the same places."""
+    """Give an empty log what another one has before some offsets (`topic/partition` -> offset)."""
     for name, end in ends.items():
         topic, _, partition = name.rpartition("/")
         place = TopicPartition(topic, int(partition))
@@ -158,9 +158,7 @@ def copy_until(source: EventLog, target: EventLog, ends: Mapping[str, int]) -> N
         try:
             while (read := reader.positions()[place]) < end:
                 found = reader.poll(max_records=min(1000, end - read), timeout_s=2.0)
-                records = [LogRecord(topic, one.key, one.value, one.headers) for one in found]
-                stored = target.append(records)
-                assert [one.position for one in found] == stored, "another partition or a gap: not the same log"
+                target.append([LogRecord(topic, one.key, one.value, one.headers) for one in found])
         finally:
             reader.close()
 

@@ -31,7 +31,8 @@ class Victim:
         self.name = name
         self.output = output
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._from = output.stat().st_size if output.exists() else 0
+        output.touch()
+        self._from = output.stat().st_size
         self._parent = parent or Here()
         self.pid = self._parent.start(module, arguments, output, environment or {})
         self._peak_kb = 0

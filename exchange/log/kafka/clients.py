@@ -6,16 +6,18 @@ nothing behind where it fails: kafka-python itself would leave a thread and its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 
 from exchange.log.kafka.lazy import Lazy
+from exchange.log.kafka.refusals import REFUSALS, connection, is_tls_fault, misconfigured, refusal
 from exchange.log.kafka.settings import KafkaSettings
+from exchange.log.security import python_options
 from schemas.errors import InvalidInput, Unavailable
 
 _RECONNECT_MS = 1_000
@@ -41,13 +43,21 @@ class Clients:
         self._closed = False
 
     def make(self, kind: Callable[..., T], **options: Any) -> T:
-        """A client of that kind (KafkaProducer, KafkaConsumer), connected. Raises Unavailable."""
+        """A client of that kind (KafkaProducer, KafkaConsumer), connected.
+
+        Raises:
+            Unavailable: no broker answers; LogMisconfigured where they refuse this process.
+            ConfigError: a file that the settings name cannot be used.
+        """
         self.require_open()
         settings = self.settings
+        security = python_options(settings)
+        if settings.authenticated:
+            _hush()
         inner: list[Any] = []
 
-        def connection(**its_options: Any) -> Any:
-            inner.append(KafkaNetClient(**its_options))
+        def connecting(**its_options: Any) -> Any:
+            inner.append(connection(**its_options))
             return inner[-1]
 
         with self.translated():
@@ -57,12 +67,16 @@ class Clients:
                     bootstrap_timeout_ms=round(settings.connect_seconds * 1000),
                     request_timeout_ms=round(settings.request_seconds * 1000),
                     reconnect_backoff_max_ms=_RECONNECT_MS,
-                    kafka_client=connection,
+                    kafka_client=connecting,
+                    **security,
                     **options,
                 )
-            except BaseException:
+            except BaseException as error:
+                refused = [why for one in inner if (why := refusal(one)) is not None]
                 for one in inner:
                     one.close()
+                if refused and isinstance(error, kafka_errors.KafkaError):
+                    raise misconfigured(self.where, settings, refused[0]) from refused[0]
                 raise
 
     def ask(self, question: Callable[[Any], T]) -> T:
@@ -89,8 +103,18 @@ class Clients:
             yield
         except PERMANENT as error:
             raise InvalidInput(f"Kafka refused a record: {error}", field="value") from error
+        except REFUSALS as error:
+            raise misconfigured(self.where, self.settings, error) from error
         except (kafka_errors.KafkaError, OSError) as error:
+            if is_tls_fault(error):
+                raise misconfigured(self.where, self.settings, error) from error
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
         except RuntimeError as error:  # what a client says that was closed by another thread meanwhile
             self.require_open()
             raise Unavailable(f"{self.where} cannot be used: {error}") from error
+
+
+def _hush() -> None:
+    """kafka-python writes its settings and all that it sends into its debug log, passwords included: turn that off."""
+    logger = logging.getLogger("kafka")
+    logger.setLevel(max(logger.level, logging.INFO))

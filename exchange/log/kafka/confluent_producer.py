@@ -17,6 +17,7 @@ from exchange.log.checks import MAX_RECORD_BYTES
 from exchange.log.kafka.clients import Clients
 from exchange.log.kafka.producing import Outcome, Producer
 from exchange.log.port import Position
+from exchange.log.security import librdkafka_options
 from schemas.errors import ConfigError, InvalidInput, Unavailable
 from schemas.wire import LogRecord
 
@@ -56,6 +57,7 @@ class ConfluentProducer:
         }
         self._refusal: str | None = None
         options: dict[str, Any] = {
+            **librdkafka_options(settings),
             "bootstrap.servers": ",".join(clients.servers),
             "enable.idempotence": True,
             "partitioner": "murmur2_random",

@@ -85,6 +85,7 @@ class KafkaLog:
 
     def identity(self, topic: str) -> str:
         name = topic_named(topic).name
+        self._layout.get()
         (found,) = self._clients.ask(lambda admin: admin.describe_topics([name]))
         if (code := found["error_code"]) != 0:
             raise Unavailable(f"{self._clients.where} does not know {name}: {kafka_errors.for_code(code).__name__}")

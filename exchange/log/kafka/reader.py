@@ -56,8 +56,9 @@ class KafkaReader:
             metrics_enabled=False,
         )
         self._consumer.assign(list(self._places))
-        for kafka_place, place in self._places.items():
-            self._consumer.seek(kafka_place, offsets[place] or starts[place])
+        self._stands = {at: offsets[place] or starts[place] for at, place in self._places.items()}
+        for at, offset in self._stands.items():
+            self._consumer.seek(at, offset)
 
     def poll(self, *, max_records: int = 1000, timeout_s: float = 0.0) -> list[StoredRecord]:
         if self._closed:
@@ -75,8 +76,7 @@ class KafkaReader:
         return found
 
     def positions(self) -> Mapping[TopicPartition, int]:
-        with self._clients.translated():
-            read = {place: int(self._consumer.position(at)) for at, place in self._places.items()}
+        read = {place: self._position(at) for at, place in self._places.items()}
         for record in reversed(self._held):
             position = record.position
             read[TopicPartition(position.topic, position.partition)] = position.offset
@@ -87,6 +87,16 @@ class KafkaReader:
             self._closed = True
             self._consumer.close()
 
+    def _position(self, at: Any) -> int:
+        """Where the consumer stands, which is behind gaps that the last record does not show."""
+        try:
+            offset = self._consumer.position(at, timeout_ms=0)
+        except kafka_errors.KafkaError:
+            offset = None  # `poll` says what it is
+        if offset is not None:
+            self._stands[at] = int(offset)
+        return self._stands[at]
+
     def _fetch(self, max_records: int, timeout_s: float) -> list[StoredRecord]:
         with self._clients.translated():
             try:
@@ -94,6 +104,10 @@ class KafkaReader:
             except kafka_errors.OffsetOutOfRangeError as error:
                 for at, wanted in error.args[0].items():
                     self._explain(self._places[at], wanted)
+                raise
+            except kafka_errors.LogTruncationError as error:
+                for at in error.divergent_offsets:
+                    self._explain(self._places[at], self._position(at), truncated=True)
                 raise
         return [
             StoredRecord(
@@ -107,8 +121,8 @@ class KafkaReader:
             for record in batch
         ]
 
-    def _explain(self, place: TopicPartition, wanted: int) -> None:
-        """Raises what it means that `wanted` is out of range."""
+    def _explain(self, place: TopicPartition, wanted: int, *, truncated: bool = False) -> None:
+        """Raises what it means that `wanted` is out of range, or that the brokers have lost what was read before it."""
         self._verified = -math.inf
         self._verify()
         oldest, end = self._log.start_offset(place), self._log.end_offset(place)
@@ -116,6 +130,8 @@ class KafkaReader:
             raise RecordsLost(place, wanted=wanted, oldest=oldest)
         if wanted > end:
             raise LogReplaced(place, wanted=wanted, why=f"it ends at {end}")
+        if truncated:
+            raise LogReplaced(place, wanted=wanted, why="its brokers went back to a copy that lacks what was read")
 
     def _verify(self) -> None:
         """Raises LogReplaced where a topic is another one by now."""

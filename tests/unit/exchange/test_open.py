@@ -55,3 +55,11 @@ def test_a_log_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(Unavailable):
         open_log(f"sqlite:///{tmp_path}/folder")
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "kafkas"])
+def test_a_password_in_the_url_is_refused_and_not_shown(scheme: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_log(f"{scheme}://attune:hunter2@127.0.0.1:9092")
+    assert refused.value.field == "log"
+    assert "hunter2" not in str(refused.value)
