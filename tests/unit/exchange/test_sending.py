@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from exchange.log.line import NotKept
 from exchange.log.memory import MemoryLog
 from exchange.log.port import Position, RecordsRefused, TopicPartition
 from exchange.log.spool import Spool
+from exchange.log.sqlite import SqliteLog
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, encode_event, header
@@ -218,6 +221,20 @@ def test_a_full_spool_refuses_words_and_drops_answers_by_reason(log: FlakyLog, t
         until(lambda: appender.flush(1))
         assert values(log) == ["word"]
         assert appender.submit(record("word", size=300)).result(10).durable == "log"
+        assert appender.close()
+
+
+def test_a_locked_sqlite_file_is_a_slow_log(tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    with SqliteLog(file) as log, Spool(tmp_path / "spool") as spool, closing(sqlite3.connect(file)) as other:
+        appender = Appender(log, spool=spool, spool_after_s=QUICK, retry_s=QUICK)
+        other.execute("BEGIN IMMEDIATE")
+        assert {appender.submit(record(str(n))).result(10).durable for n in range(3)} == {"spool"}
+        other.rollback()
+        until(lambda: appender.flush(1))
+        places = {TopicPartition(FEEDBACK.name, number): 0 for number in log.partitions(FEEDBACK.name)}
+        with closing(log.reader(places)) as reader:
+            assert [stored.value for stored in reader.poll()] == [b"0", b"1", b"2"]
         assert appender.close()
 
 
