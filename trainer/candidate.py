@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,16 +20,18 @@ from transformers import PreTrainedTokenizerBase
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
-from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
 from trainer.gates.sample import render_chat, sample
+from trainer.gates.value import Like, PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
 from trainer.joining.exclusions import Reason
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyData, PolicyResult, train_policy
 from trainer.learn.replay import KeptSets, replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
+from trainer.learn.reward_report import liked_probability
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
@@ -58,6 +61,8 @@ class TrainingData:
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
     """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
+    judged: Sequence[JudgedAnswer] = ()
+    """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""
@@ -214,12 +219,15 @@ class Workshop:
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
-        parent, said_before = self._look_at(before.parent, data, suites)
+        like = partial(liked_probability, reward)
+        judged_answers = self._judged(data)
+        parent, said_before, parent_on_log = self._look_at(before.parent, data, suites, judged_answers, like)
         self._progress("measure parent", 1, 1, {})
         self._progress("measure candidate", 0, 1, {})
-        candidate, said = self._look_at(self.adapter, data, suites)
+        candidate, said, on_log = self._look_at(self.adapter, data, suites, judged_answers, like)
         self._progress("measure candidate", 1, 1, {})
         accuracy = figures.get("accuracy_pairs")
+        value = self._value(judged_answers, like, on_log, parent_on_log)
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
         kl = max(learned.kl, candidate.kl_nats_per_sequence or 0.0)
         evidence = Evidence(
@@ -237,12 +245,21 @@ class Workshop:
             ability_parent=judged(suites.ability, said_before.ability),
             attacks=judged(suites.red_team, said.red_team),
             attacks_parent=judged(suites.red_team, said_before.red_team),
+            value=value,
+            judged_answers=len(data.judged),
+            judging_people=len({one.group for one in data.judged}),
         )
         judgement = Judgement(
             gates=judge(evidence, self._settings.gates),
             kl_nats_per_sequence=kl,
             accuracy=accuracy,
-            metrics=_finite({**{f"reward_{name}": x for name, x in figures.items()}, **_figures(candidate, parent)}),
+            metrics=_finite(
+                {
+                    **{f"reward_{name}": x for name, x in figures.items()},
+                    **_figures(candidate, parent),
+                    **({} if value is None else value.figures()),
+                }
+            ),
             probes=self._probes(suites),
             examples=changed_examples(suites, said_before, said),
         )
@@ -256,9 +273,31 @@ class Workshop:
         previous = RewardModel.load(self._base, before.reward_model, role="reward-before")
         return previous.evaluate(untied, ()).get("accuracy_pairs")
 
+    def _judged(self, data: TrainingData) -> Sequence[JudgedAnswer]:
+        """The judged answers that candidate and parent are valued on; none where there are too few to tell anything."""
+        gates, people = self._settings.gates, {one.group for one in data.judged}
+        enough = len(data.judged) >= gates.min_judged_answers and len(people) >= gates.min_judging_people
+        return data.judged[-gates.judged_answers :] if enough else ()
+
+    def _value(
+        self, judged: Sequence[JudgedAnswer], like: Like, candidate: PolicyOnLog | None, parent: PolicyOnLog | None
+    ) -> ValueComparison | None:
+        if candidate is None or parent is None:
+            return None
+        answers = [(one.answer.prompt_ids, one.answer.answer_ids) for one in judged]
+        return compare_on_log(
+            judged,
+            like(answers, [one.cohort for one in judged]),
+            candidate,
+            parent,
+            cap=self._settings.gates.max_value_ratio,
+            confidence=self._settings.gates.confidence,
+            seed=self._settings.seed,
+        )
+
     def _look_at(
-        self, adapter: Path | None, data: TrainingData, suites: Suites
-    ) -> tuple[PolicyMeasurement, SuiteAnswers]:
+        self, adapter: Path | None, data: TrainingData, suites: Suites, judged: Sequence[JudgedAnswer], like: Like
+    ) -> tuple[PolicyMeasurement, SuiteAnswers, PolicyOnLog | None]:
         gates, role = self._settings.gates, None if adapter is None else POLICY
         if adapter is not None:
             load_role(self._base, POLICY, adapter)
@@ -282,7 +321,19 @@ class Workshop:
             )
             for cases in (suites.ability, suites.red_team)
         )
-        return measurement, SuiteAnswers(ability, red_team)
+        on_log = None
+        if judged:
+            on_log = measure_on_log(
+                self._base,
+                role,
+                judged,
+                like,
+                max_new_tokens=gates.max_new_tokens,
+                batch_size=gates.batch_size,
+                token_budget=self._settings.learner.micro_batch_tokens,
+                seed=self._settings.seed,
+            )
+        return measurement, SuiteAnswers(ability, red_team), on_log
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""

@@ -90,6 +90,22 @@ class ThumbedAnswer:
     """Inverse propensity of clicking, already clipped."""
     group: str
     """Pseudonymous user."""
+    sample_id: str = ""
+    """Of the logged answer that it is about (`LoggedAnswer.sample_id`); empty where nothing was logged."""
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """A logged answer with a thumb: what the value of another policy is estimated on."""
+
+    answer: LoggedAnswer
+    liked: bool
+    cohort: str
+    """Of the voter, as in `ThumbedAnswer`."""
+    weight: float
+    """Inverse propensity of clicking, already clipped."""
+    group: str
+    """Pseudonym of the voter."""
 
 
 @dataclass(frozen=True)

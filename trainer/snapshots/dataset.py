@@ -159,6 +159,7 @@ class _Opener:
             cohort=row["source"],
             weight=row["weight"],
             group=row["group"],
+            sample_id=f"{row['completion_id']}/{row['choice']}",
         )
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
