@@ -20,26 +20,27 @@ from transformers import PreTrainedTokenizerBase
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
+from schemas.reports import REWARD_REPORT_FILE, Curves
 from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.examine import Examiner
 from trainer.gates.judge import Evidence, judge
-from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
+from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
-from trainer.gates.value import Like, PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
 from trainer.joining.exclusions import Reason
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyData, PolicyResult, train_policy
 from trainer.learn.replay import KeptSets, replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
-from trainer.learn.reward_report import liked_probability
-from trainer.models.adapter import load_role
+from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
 from trainer.state import write_whole
 from trainer.suites.cases import Suites
-from trainer.suites.run import SuiteAnswers, answer_suite, changed_examples, judged
+from trainer.suites.run import changed_examples, judged
 
+_REWARD_CURVES = "reward-curves.json"
 _PROBES = 3
 _PROBE_TOKENS = 16
 _R = TypeVar("_R", bound=Record)
@@ -90,6 +91,7 @@ class Learned(Record):
     stopped: str | None = Field(description="why it ended before its last step")
     kl: float = Field(description="to the frozen base on logged answers, nats per sequence")
     metrics: dict[str, float]
+    curves: Curves | None = Field(default=None, description="metrics of each step")
 
 
 class Judgement(Record):
@@ -153,9 +155,10 @@ class Workshop:
         return replace(data, answers=found.answers, kept=found.kept), found.left_out
 
     def train_reward(self, data: TrainingData) -> RewardModel:
-        """The turn's reward model, fresh on all labels so far."""
+        """The turn's reward model, fresh on all labels so far; `judge` lays its report beside it."""
         if self.reward_folder.is_dir():
             return RewardModel.load(self._base, self.reward_folder)
+        steps = RecordedSteps(self._progress)
         model = train_reward_model(
             self._base,
             data.pairs,
@@ -163,8 +166,9 @@ class Workshop:
             self._settings.reward_model,
             self._settings.seed,
             reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
-            progress=self._progress,
+            progress=steps,
         )
+        write_whole(self._work / _REWARD_CURVES, canonical_json(Curves.of(steps.history)))
         model.save(self.reward_folder)
         return model
 
@@ -187,7 +191,11 @@ class Workshop:
         if result.beta is not None:
             figures["beta_next"] = result.beta
         learned = Learned(
-            steps=result.steps, stopped=result.stopped, kl=result.kl_to_reference, metrics=_finite(figures)
+            steps=result.steps,
+            stopped=result.stopped,
+            kl=result.kl_to_reference,
+            metrics=_finite(figures),
+            curves=Curves.of(result.history),
         )
         write_whole(kept, canonical_json(learned))
         return learned
@@ -217,22 +225,23 @@ class Workshop:
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
         like = partial(liked_probability, reward)
-        judged_answers = self._judged(data)
-        parent, said_before, parent_on_log = self._look_at(before.parent, data, suites, judged_answers, like)
+        examiner = Examiner(self._base, self._tokenizer, self._settings, suites, data.prompts, data.judged, like)
+        parent = examiner.examine(before.parent)
         self._progress("measure parent", 1, 1, {})
         self._progress("measure candidate", 0, 1, {})
-        candidate, said, on_log = self._look_at(self.adapter, data, suites, judged_answers, like)
+        candidate = examiner.examine(self.adapter)
+        value = examiner.value(candidate, parent)
         self._progress("measure candidate", 1, 1, {})
         accuracy = figures.get("accuracy_pairs")
-        value = self._value(judged_answers, like, on_log, parent_on_log)
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
-        kl = max(learned.kl, candidate.kl_nats_per_sequence or 0.0)
+        kl = max(learned.kl, candidate.measurement.kl_nats_per_sequence or 0.0)
         evidence = Evidence(
-            candidate=candidate,
-            parent=parent,
+            candidate=candidate.measurement,
+            parent=parent.measurement,
             kl_nats_per_sequence=kl,
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
@@ -241,10 +250,10 @@ class Workshop:
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
-            ability=judged(suites.ability, said.ability),
-            ability_parent=judged(suites.ability, said_before.ability),
-            attacks=judged(suites.red_team, said.red_team),
-            attacks_parent=judged(suites.red_team, said_before.red_team),
+            ability=judged(suites.ability, candidate.answers.ability),
+            ability_parent=judged(suites.ability, parent.answers.ability),
+            attacks=judged(suites.red_team, candidate.answers.red_team),
+            attacks_parent=judged(suites.red_team, parent.answers.red_team),
             value=value,
             judged_answers=len(data.judged),
             judging_people=len({one.group for one in data.judged}),
@@ -256,15 +265,27 @@ class Workshop:
             metrics=_finite(
                 {
                     **{f"reward_{name}": x for name, x in figures.items()},
-                    **_figures(candidate, parent),
+                    **_figures(candidate.measurement, parent.measurement),
                     **({} if value is None else value.figures()),
                 }
             ),
             probes=self._probes(suites),
-            examples=changed_examples(suites, said_before, said),
+            examples=changed_examples(suites, parent.answers, candidate.answers),
         )
         write_whole(kept, canonical_json(judgement))
         return judgement
+
+    def _report_reward(self, data: TrainingData, reward: RewardModel, figures: Mapping[str, float]) -> None:
+        """Lay the reward model's report beside it, with what else is published of it."""
+        report = reward_report(
+            reward,
+            data.heldout_pairs,
+            data.heldout_thumbs,
+            learnt_from={"pairs": len(data.pairs), "thumbs": len(data.thumbs)},
+            figures=_finite(figures),
+            curves=_read(self._work / _REWARD_CURVES, Curves),
+        )
+        write_whole(self.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 
     def _previous_accuracy(self, untied: Sequence[PreferencePair], before: Before) -> float | None:
         """The reward model before, on the same fresh labels: a harder batch of labels then blames nobody."""
@@ -272,68 +293,6 @@ class Workshop:
             return None
         previous = RewardModel.load(self._base, before.reward_model, role="reward-before")
         return previous.evaluate(untied, ()).get("accuracy_pairs")
-
-    def _judged(self, data: TrainingData) -> Sequence[JudgedAnswer]:
-        """The judged answers that candidate and parent are valued on; none where there are too few to tell anything."""
-        gates, people = self._settings.gates, {one.group for one in data.judged}
-        enough = len(data.judged) >= gates.min_judged_answers and len(people) >= gates.min_judging_people
-        return data.judged[-gates.judged_answers :] if enough else ()
-
-    def _value(
-        self, judged: Sequence[JudgedAnswer], like: Like, candidate: PolicyOnLog | None, parent: PolicyOnLog | None
-    ) -> ValueComparison | None:
-        if candidate is None or parent is None:
-            return None
-        answers = [(one.answer.prompt_ids, one.answer.answer_ids) for one in judged]
-        return compare_on_log(
-            judged,
-            like(answers, [one.cohort for one in judged]),
-            candidate,
-            parent,
-            cap=self._settings.gates.max_value_ratio,
-            confidence=self._settings.gates.confidence,
-            seed=self._settings.seed,
-        )
-
-    def _look_at(
-        self, adapter: Path | None, data: TrainingData, suites: Suites, judged: Sequence[JudgedAnswer], like: Like
-    ) -> tuple[PolicyMeasurement, SuiteAnswers, PolicyOnLog | None]:
-        gates, role = self._settings.gates, None if adapter is None else POLICY
-        if adapter is not None:
-            load_role(self._base, POLICY, adapter)
-        measurement = measure_policy(
-            self._base,
-            role,
-            data.prompts[: gates.prompts],
-            max_new_tokens=gates.max_new_tokens,
-            batch_size=gates.batch_size,
-            token_budget=self._settings.learner.micro_batch_tokens,
-            seed=self._settings.seed,
-        )
-        ability, red_team = (
-            answer_suite(
-                self._base,
-                role,
-                self._tokenizer,
-                cases,
-                max_new_tokens=self._settings.suites.max_new_tokens,
-                batch_size=gates.batch_size,
-            )
-            for cases in (suites.ability, suites.red_team)
-        )
-        on_log = None
-        if judged:
-            on_log = measure_on_log(
-                self._base,
-                role,
-                judged,
-                like,
-                max_new_tokens=gates.max_new_tokens,
-                batch_size=gates.batch_size,
-                token_budget=self._settings.learner.micro_batch_tokens,
-                seed=self._settings.seed,
-            )
-        return measurement, SuiteAnswers(ability, red_team), on_log
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""

@@ -160,6 +160,7 @@ class _Opener:
             weight=row["weight"],
             group=row["group"],
             sample_id=f"{row['completion_id']}/{row['choice']}",
+            heldout=row["heldout"],
         )
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
@@ -219,4 +220,6 @@ def _preference(row: Row, chosen: TokenPair, rejected: tuple[int, ...], *, tie: 
         group=row["group"],
         source=row["kind"],
         set_id=row["feedback_id"],
+        speaker=row["source"],
+        heldout=row["heldout"],
     )
