@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deploy import backup as backup_command
 from deploy import chat as chat_command
@@ -157,7 +158,7 @@ def main() -> None:
     try:
         app()
     except AttuneError as error:
-        Console(stderr=True).print(f"[red]attune:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]attune:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

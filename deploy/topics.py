@@ -31,8 +31,8 @@ def apply(
 
     Shows the difference first. Nothing is ever deleted or shortened: what would be is refused, with the reason.
     Replication is 3, and 2 copies must have a record, where the cluster has three brokers; `replication_factor` and
-    `min_insync_replicas` in [kafka] say otherwise. Needs an operator's credentials where the cluster asks for some:
-    set them in the environment, e.g. ATTUNE_KAFKA__USERNAME and ATTUNE_KAFKA__PASSWORD.
+    `min_insync_replicas` in the section kafka say otherwise. Needs an operator's credentials where the cluster asks for
+    some: set them in the environment, e.g. ATTUNE_KAFKA__USERNAME and ATTUNE_KAFKA__PASSWORD.
 
     Exit code 1 where something had to be refused.
     """

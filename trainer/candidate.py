@@ -21,15 +21,15 @@ from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from schemas.reports import REWARD_REPORT_FILE, Curves
-from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import PreferencePair
 from trainer.examine import Examiner
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
 from trainer.learn.config import PolicyRecipe
-from trainer.learn.policy import PolicyData, PolicyResult, train_policy
-from trainer.learn.replay import KeptSets, replay
+from trainer.learn.policy import PolicyResult, train_policy
+from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
@@ -39,35 +39,12 @@ from trainer.settings import TrainerSettings
 from trainer.state import write_whole
 from trainer.suites.cases import Suites
 from trainer.suites.run import changed_examples, judged
+from trainer.training_data import TrainingData
 
 _REWARD_CURVES = "reward-curves.json"
 _PROBES = 3
 _PROBE_TOKENS = 16
 _R = TypeVar("_R", bound=Record)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What one turn learns from and is judged on; nobody's label is in both."""
-
-    answers: Sequence[LoggedAnswer]
-    """Whose every token has its true probability: for PPO, and to measure the drift on."""
-    pairs: Sequence[PreferencePair]
-    thumbs: Sequence[ThumbedAnswer]
-    heldout_pairs: Sequence[PreferencePair]
-    heldout_thumbs: Sequence[ThumbedAnswer]
-    prompts: Sequence[tuple[int, ...]]
-    """For candidate and parent to answer."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows of the snapshot that could not be opened or used, by reason."""
-    kept: KeptSets | None = None
-    """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
-    judged: Sequence[JudgedAnswer] = ()
-    """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
-
-    def for_policy(self) -> PolicyData:
-        """What the policy may learn from."""
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.thumbs)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
-from trainer.candidate import Before, Judgement, Learned, TrainingData, Workshop
+from trainer.candidate import Before, Judgement, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
 from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
@@ -37,6 +37,7 @@ from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import LastTurn, StateDir, TurnState
 from trainer.suites.cases import load_suites
+from trainer.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_CONSENT: "Send the header `attune-consent: train` where people agreed, or make API keys with "
     "`attune keys create --consent train`.",
     Reason.WRONG_BASE: "Server and trainer must have the same `model`, byte for byte.",
-    Reason.NO_COMPLETION: "Completion events are lost on their way: look at attune_completions_recorded and "
-    "`[chat] queue_bytes` of the server.",
+    Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
+    "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
     Reason.NEUTRAL: "Three stars say neither good nor bad; comparisons say more.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",

@@ -25,17 +25,16 @@ from schemas.errors import NotFound, Unavailable
 from schemas.event import Event
 from schemas.events import ErasureApplied, ErasureRequested
 from schemas.operating import ErasureDone, ErasureList, ErasureStatus
-from schemas.wire import encode_event
 from server import pseudonyms
 from server.auth import ApiKey, Scope, require
 from server.control.admin import Administration
 from server.openapi import described
+from server.request.durable import made_durable
 from server.request.request_path import RequestPath
 from server.request.strict import StrictRoute
 
 log = logging.getLogger(__name__)
 
-DURABLE_TIMEOUT_S = 30.0
 FLUSH_S = 10.0
 HONESTLY = (
     "What lay in files can no longer be read. Adapters that learnt from it were not changed by that: destroying data "
@@ -171,11 +170,13 @@ class Erasures:
         return changed
 
     async def _append(self, event: Event) -> None:
-        record = encode_event(event, source=self.path.source)
         try:
-            await asyncio.wait_for(self.path.appender.append(record), DURABLE_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Unavailable("the event log does not answer", remedy="Ask again; it is harmless.") from error
+            await made_durable(self.path, event, remedy="Ask again; it is harmless.")
+        except Unavailable as error:
+            raise Unavailable(
+                f"the event log is away, and an erasure is never queued for later: {error.message}",
+                remedy="Ask again when it is back; asking twice is harmless.",
+            ) from error
 
 
 def erasures_router(erasures: Erasures) -> APIRouter:

@@ -1,4 +1,4 @@
-"""The feedback API: what people say of answers, that answers were shown, and what may be done with people's data.
+"""The feedback API: what people say of answers, and that answers were shown.
 
 A handle proves that its bearer was shown the answer, so a browser needs no API key. An answer here means that the
 event is durable: on the log, or with the log away in this replica's spool, and `durable` says which. Knows rules and
@@ -12,18 +12,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter
 
 from exchange.log.line import Durable
-from schemas.answers import ConsentStored, MetricStored, Stored
-from schemas.base import Body, PolicyName, new_id, now_ms
+from schemas.answers import MetricStored, Stored
+from schemas.base import Body, new_id, now_ms
 from schemas.completion import ConsentLevel
-from schemas.errors import AttuneError, HandleRefused, InvalidInput, NotFound, Unavailable
+from schemas.errors import AttuneError, HandleRefused, InvalidInput, Unavailable
 from schemas.event import Event
-from schemas.events import AnswerDisplayed, ConsentChanged
+from schemas.events import AnswerDisplayed
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
@@ -41,18 +41,16 @@ from schemas.feedback import (
 )
 from schemas.handles import HandleClaims, verify_handle
 from schemas.sealed import Sealed, seal
-from schemas.wire import encode_event
 from server import pseudonyms
-from server.asgi import read_body
 from server.auth import ApiKey, Scope
-from server.errors import Forbidden, invalid_body
+from server.errors import Forbidden
 from server.openapi import described
-from server.request.chat_request import parse_json
+from server.request.bodies import raw_body, valid_body
+from server.request.durable import made_durable
 from server.request.idempotency import Remembered
 from server.request.request_path import RequestPath
 from server.request.tensorzero import MetricBody, is_metric, metric_word
 
-DURABLE_TIMEOUT_S = 30.0
 KINDS = ("thumbs", "rating", "comparison", "ranking", "correction", "comment", "outcome", "retraction")
 _SCOPES = (Scope.FEEDBACK, Scope.CHAT)
 _OF_ANSWERS = frozenset({"thumbs", "rating", "correction"})
@@ -65,21 +63,12 @@ class DisplayedBody(Body):
     handle: Annotated[str, StringConstraints(min_length=1, max_length=8_192)]
 
 
-class ConsentBody(Body):
-    """POST /v1/consent: a user of the key's tenant allows or withdraws the use of their data."""
-
-    user: Annotated[str, StringConstraints(min_length=1, max_length=512)]
-    level: ConsentLevel
-    policy: PolicyName | None = None
-
-
 _FEEDBACK: TypeAdapter[FeedbackBody] = TypeAdapter(FeedbackBody)
 _DISPLAYED = TypeAdapter(DisplayedBody)
-_CONSENT = TypeAdapter(ConsentBody)
 
 
 def feedback_router(deps: RequestPath) -> APIRouter:
-    """The routes POST /v1/feedback, /v1/displayed and /v1/consent."""
+    """The routes POST /v1/feedback and /v1/displayed."""
     router = APIRouter(tags=["feedback"])
     desk = _Desk(deps)
     said = described(
@@ -98,13 +87,6 @@ def feedback_router(deps: RequestPath) -> APIRouter:
         or_nothing=True,
         refuses=(503,),
     )
-    allowed = described(
-        "Change what may be done with a person's data",
-        {200: ConsentStored},
-        body=ConsentBody,
-        scopes=_SCOPES,
-        refuses=(404, 503),
-    )
 
     @router.post("/v1/feedback", **said)
     async def feedback(request: Request) -> dict[str, str]:
@@ -113,10 +95,6 @@ def feedback_router(deps: RequestPath) -> APIRouter:
     @router.post("/v1/displayed", **shown)
     async def displayed(request: Request) -> dict[str, str]:
         return await desk.displayed(request)
-
-    @router.post("/v1/consent", **allowed)
-    async def consent(request: Request) -> dict[str, str]:
-        return await desk.consent(request)
 
     return router
 
@@ -160,7 +138,7 @@ class _Desk:
         policy, kind, outcome = "-", "-", "refused"
         try:
             key = self._key(request)
-            raw = await self._raw(request)
+            raw = await raw_body(self._deps, request)
             if is_metric(raw):
                 word = await metric_word(self._deps, raw, key)
                 policy, kind = word.claims.policy, word.body.kind
@@ -173,7 +151,7 @@ class _Desk:
                 durable = await self._keep(word.claims, word.body, key, item_id, digest, word.tags)
                 outcome = "stored"
                 return told | {"status": outcome, "durable": durable}
-            body: FeedbackBody = self._valid(raw, _FEEDBACK)
+            body = valid_body(raw, _FEEDBACK, tags=KINDS)
             kind = body.kind
             claims = self._claims(body.handle, key)
             policy = claims.policy
@@ -193,7 +171,7 @@ class _Desk:
 
     async def displayed(self, request: Request) -> dict[str, str]:
         key = self._key(request)
-        body: DisplayedBody = await self._body(request, _DISPLAYED)
+        body = valid_body(await raw_body(self._deps, request), _DISPLAYED)
         claims = self._claims(body.handle, key)
         target = claims.target
         refs = target.candidates if isinstance(target, ComparisonTarget) else (target,)
@@ -213,42 +191,6 @@ class _Desk:
             candidates=shown,
         )
         return {"id": event.id, "status": "stored", "durable": await self._append(event)}
-
-    async def consent(self, request: Request) -> dict[str, str]:
-        key = self._deps.auth.authorize(request.headers.get("authorization"), *_SCOPES)
-        body: ConsentBody = await self._body(request, _CONSENT)
-        mine = [policy for policy in self._deps.policies if key.may_use(policy)]
-        if body.policy is not None and body.policy not in mine:
-            raise NotFound("no such policy for this API key", field="policy", remedy=f"Use one of: {', '.join(mine)}.")
-        user = pseudonyms.end_user(self._deps.secrets.pseudonym_key, key.tenant, body.user)
-        events = [
-            ConsentChanged(
-                id=new_id("cons"),
-                at=now_ms(),
-                policy=policy,
-                tenant=key.tenant,
-                end_user=user,
-                level=body.level,
-                actor=key.id,
-            )
-            for policy in ([body.policy] if body.policy else mine)
-        ]
-        kept = await asyncio.gather(*(self._append(event) for event in events))
-        # Here from now on; the other replicas read it off the log.
-        await asyncio.to_thread(self._deps.consents.note, events)
-        return {"level": body.level.value, "status": "stored", "durable": "spool" if "spool" in kept else "log"}
-
-    async def _body(self, request: Request, model: TypeAdapter[Any]) -> Any:
-        return self._valid(await self._raw(request), model)
-
-    async def _raw(self, request: Request) -> dict[str, Any]:
-        return parse_json(await read_body(request.scope, request.receive, self._deps.max_body_bytes))
-
-    def _valid(self, raw: dict[str, Any], model: TypeAdapter[Any]) -> Any:
-        try:  # as JSON, which has no tuples: strict, as a `true` is no number of stars
-            return model.validate_json(json.dumps(raw), strict=True)
-        except ValidationError as error:
-            raise invalid_body(error, tags=KINDS) from error
 
     def _key(self, request: Request) -> ApiKey | None:
         """The caller's key, where one was sent. Without one, the handle is the only proof."""
@@ -355,11 +297,4 @@ class _Desk:
         )
 
     async def _append(self, event: Event) -> Durable:
-        record = encode_event(event, source=self._deps.source)
-        try:
-            stored = await asyncio.wait_for(self._deps.appender.append(record), DURABLE_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Unavailable(
-                "the event log does not answer", remedy="Send it again with the same idempotency_key."
-            ) from error
-        return stored.durable
+        return await made_durable(self._deps, event, remedy="Send it again with the same idempotency_key.")

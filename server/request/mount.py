@@ -13,6 +13,7 @@ from server.asgi import BoundedBodies, ClientGone
 from server.errors import install_errors
 from server.request.chat_request import PROTOCOLS
 from server.request.comparisons import comparisons_router
+from server.request.consent_route import consent_router
 from server.request.feedback import feedback_router
 from server.request.gateway import TOKEN_PATHS, Gateway
 from server.request.request_path import RequestPath
@@ -52,6 +53,7 @@ def install_request_path(app: FastAPI, deps: RequestPath) -> None:
         app.router.routes.append(Route(path, gateway, methods=["POST"]))
     app.include_router(comparisons_router(deps))
     app.include_router(feedback_router(deps))
+    app.include_router(consent_router(deps))
     app.include_router(stored_router(deps))
     app.add_middleware(BoundedBodies, limit=deps.max_body_bytes)
     app.add_middleware(BrowserCors, origins=deps.allowed_origins)

@@ -126,6 +126,11 @@ def test_only_the_role_in_play_gets_a_gradient_and_padding_changes_none_of_it(ba
         return found
 
     first, second = gradients(0), gradients(257)
+    modes = [layer.training for layer in base.module.modules()]
+    with base.computing(checkpointing=True):
+        recomputed = gradients(0)
+    assert all(torch.equal(first[name], recomputed[name]) for name in first)
+    assert [layer.training for layer in base.module.modules()] == modes
     assert first.keys() == base.parameters(POLICY).keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(w.grad is None for role in ("reward", "critic") for w in base.parameters(role).values())

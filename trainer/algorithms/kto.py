@@ -13,7 +13,7 @@ def reference_point(mismatched: Tensor) -> Tensor:
     """z0, what a gain is measured against: max(0, mean log ratio of answers to *other* prompts). Scalar, detached.
 
     A biased estimate of KL(pi || pi_ref) without sampling: each prompt with the answer of another one in the same
-    optimiser step (section 4.2). Args: `mismatched` [N], the log ratios of those.
+    optimiser step. Args: `mismatched` [N], the log ratios of those.
     """
     return mismatched.mean().clamp(min=0).detach()
 
@@ -21,14 +21,14 @@ def reference_point(mismatched: Tensor) -> Tensor:
 def kto_losses(log_ratios: Tensor, liked: Tensor, z0: Tensor, *, beta: float) -> Tensor:
     """1 - sigmoid(beta (r - z0)) for liked answers, 1 - sigmoid(beta (z0 - r)) for others. [N], with gradient.
 
-    Equations 7 and 8 with the weights lambda left to the caller (`class_weights`); `liked` is bool.
+    Equation 7 with the weights lambda left to the caller (`class_weights`); `liked` is bool.
     """
     gain = log_ratios - z0
     return torch.sigmoid(-beta * torch.where(liked, gain, -gain))
 
 
 def class_weights(liked: float, disliked: float, ratio: float) -> tuple[float, float]:
-    """(lambda_D, lambda_U) with lambda_D n_D / (lambda_U n_U) = `ratio`, and the total weight as it was (equation 9).
+    """(lambda_D, lambda_U) with lambda_D n_D / (lambda_U n_U) = `ratio`, and the total weight as it was (equation 8).
 
     Args:
         liked: n_D, sum of the weights of liked answers.

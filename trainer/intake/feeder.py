@@ -44,8 +44,8 @@ class Feeder:
             count = self._ingest.pump(timeout_s=_WAIT_S)
             self.read += count
             self._report(True)
-            # Offsets may have gaps, so what is left is asked of the log again.
-            left = min(left - count, self._ingest.lag())
+            # Offsets may have gaps: where nothing comes, what is left is asked of the log again, which costs a while.
+            left = left - count if count else min(left, self._ingest.lag())
         return self.read - before
 
     def start(self) -> None:

@@ -207,7 +207,7 @@ class KtoConfig(_Settings):
     beta: float = Field(0.1, gt=0, description="risk aversion, per nat (Ethayarajh et al. 2024)")
     liked_ratio: float = Field(
         1.0, gt=0, description="weight of all liked answers together over that of all disliked ones (the paper: 1 to "
-        "4/3, equation 9)"
+        "4/3, equation 8)"
     )  # fmt: skip
 
 

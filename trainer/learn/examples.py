@@ -42,7 +42,7 @@ def dpo_examples(pairs: Sequence[PreferencePair]) -> list[Example]:
 def kto_examples(
     pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer], *, liked_ratio: float
 ) -> list[Example]:
-    """Each thumb, and each pair as a liked and a disliked answer (Ethayarajh et al. 2024, section 4.3).
+    """Each thumb, and each pair as a liked and a disliked answer (Ethayarajh et al. 2024).
 
     `liked_ratio` is the weight of all liked ones together over that of all disliked ones.
     """

@@ -12,7 +12,6 @@ from pathlib import Path
 from exchange.keys.port import KeyStore
 from schemas.feedback import FeedbackSource
 from schemas.manifests import SnapshotManifest
-from trainer.candidate import TrainingData
 from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
@@ -21,9 +20,10 @@ from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
+from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
+from trainer.training_data import TrainingData
 
 _PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
 
@@ -79,9 +79,10 @@ def training_data(dataset: Dataset) -> TrainingData:
     prompts = [answer.prompt_ids for answer in heldout.answers]
     prompts += [pair.prompt_ids for pair in heldout.pairs]
     prompts += [answer.prompt_ids for answer in train.answers]
-    # Where no answer can train PPO, other methods still learn and are to be judged.
+    # Where no answer can train PPO, other methods still learn and are to be judged: on what Attune itself was asked.
     for split in (heldout, train):
-        prompts += [pair.prompt_ids for pair in split.pairs] + [thumb.prompt_ids for thumb in split.thumbs]
+        prompts += [pair.prompt_ids for pair in split.pairs if pair.source != IMPORTED]
+        prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
     return TrainingData(
         answers=train.answers,
         pairs=train.pairs,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from deploy.check_config import describe
-from deploy.cli import app
+from deploy.cli import app, main
 from deploy.topics import show
 from exchange.log.layout import Change
 
@@ -46,3 +47,16 @@ def test_check_config_hides_the_password_of_kafka(tmp_path: Path) -> None:
     assert 'password = "(hidden)"' in shown
     assert "hunter2" not in shown
     assert f'ca_file = "{tmp_path / "ca.pem"}"' in shown
+
+
+def test_errors_name_their_section_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trainer.toml"
+    path.write_text('model = "none"\nlog = "kafka://attune:hunter2@127.0.0.1:9092"\n')
+    monkeypatch.setattr("sys.argv", ["attune", "topics", "apply", "-c", str(path)])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().err
+    assert "set username and password in [kafka]" in shown
+    assert "hunter2" not in shown

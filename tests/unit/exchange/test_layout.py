@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from exchange.log.layout import DAY_MS, Laid, changes, copies, faults, steps, wanted
+from exchange.log.memory import MemoryLog
+from exchange.log.port import LogMisconfigured, require_configured
 from schemas.access import ACCESS
+from schemas.errors import Unavailable
 from schemas.topics import TOPICS
 
 
@@ -128,3 +133,21 @@ def test_every_topic_has_its_permissions_for_every_role() -> None:
 
 def test_settings_that_could_not_be_read_are_no_fault() -> None:
     assert faults({name: replace(one, configs={}) for name, one in laid().items()}) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (LogMisconfigured("the topic attune.policy is not there"), LogMisconfigured),
+        (Unavailable("away"), None),
+        (None, None),
+    ],
+)
+def test_a_process_starts_without_its_log_and_not_with_a_wrong_one(
+    answer: Exception | None, expected: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    if answer is not None:
+        monkeypatch.setattr(log, "partitions", Mock(side_effect=answer))
+    with nullcontext() if expected is None else pytest.raises(expected, match="not there"):
+        require_configured(log)

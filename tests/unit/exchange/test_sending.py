@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from exchange.log.line import NotKept
 from exchange.log.memory import MemoryLog
 from exchange.log.port import Position, RecordsRefused, TopicPartition
 from exchange.log.spool import Spool
+from exchange.log.sqlite import SqliteLog
 from schemas.errors import InvalidInput, Unavailable
 from schemas.topics import COMPLETIONS, DEAD_LETTER, ERASURES, FEEDBACK
 from schemas.wire import LogRecord, encode_event, header
@@ -168,6 +171,54 @@ def test_order_holds_for_every_key_while_the_log_comes_and_goes(log: FlakyLog, t
         assert appender.close()
 
 
+class Stormy(MemoryLog):
+    """Fails by chance before an append or in the midst of one, and is slow by chance, until it is calm."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+        self.calm = False
+
+    def append(self, records: Sequence[LogRecord]) -> list[Position]:
+        dice = 1.0 if self.calm else self._rng.random()
+        if dice < 0.2:
+            time.sleep(self._rng.uniform(0, 0.01))
+        if dice < 0.3:
+            super().append(records[: self._rng.randrange(len(records) + 1)])
+            raise Unavailable("away, and nobody knows what of it is there")
+        return super().append(records)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_the_log_does_and_over_restarts_nothing_is_lost_and_order_holds(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    log, said = Stormy(rng), 0
+    for life in range(4):
+        log.calm = life == 3
+        with Spool(tmp_path, segment_bytes=rng.choice([200, 2000, 10**6])) as spool:
+            appender = Appender(
+                log,
+                spool=spool,
+                spool_after_s=rng.choice([0.001, 0.005, 0.05]),
+                retry_s=rng.choice([0.0, 0.001, 0.01]),
+                max_batch_records=rng.choice([1, 3, 50]),
+                max_batch_bytes=rng.choice([50, 1000, 10**6]),
+            )
+            futures = []
+            for _ in range(rng.randrange(20, 80)):
+                futures.append(appender.submit(record(str(said), f"key-{said % 3}")))
+                said += 1
+                time.sleep(rng.choice([0, 0, 0, 0.002]))
+            if log.calm:
+                until(lambda: appender.flush(1))  # noqa: B023 waited for here
+            assert appender.close(rng.choice([0.0, 0.01, 5.0]))
+            assert all(future.exception(0) is None for future in futures)
+            until(lambda: not appender.alive)  # noqa: B023
+    for key in range(3):
+        first = dict.fromkeys(values(log, key=f"key-{key}"))
+        assert list(first) == [str(n) for n in range(said) if n % 3 == key]
+
+
 def test_newer_records_wait_behind_a_replay(log: FlakyLog, tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         spool.append([record(str(n)) for n in range(5)])
@@ -218,6 +269,20 @@ def test_a_full_spool_refuses_words_and_drops_answers_by_reason(log: FlakyLog, t
         until(lambda: appender.flush(1))
         assert values(log) == ["word"]
         assert appender.submit(record("word", size=300)).result(10).durable == "log"
+        assert appender.close()
+
+
+def test_a_locked_sqlite_file_is_a_slow_log(tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    with SqliteLog(file) as log, Spool(tmp_path / "spool") as spool, closing(sqlite3.connect(file)) as other:
+        appender = Appender(log, spool=spool, spool_after_s=QUICK, retry_s=QUICK)
+        other.execute("BEGIN IMMEDIATE")
+        assert {appender.submit(record(str(n))).result(10).durable for n in range(3)} == {"spool"}
+        other.rollback()
+        until(lambda: appender.flush(1))
+        places = {TopicPartition(FEEDBACK.name, number): 0 for number in log.partitions(FEEDBACK.name)}
+        with closing(log.reader(places)) as reader:
+            assert [stored.value for stored in reader.poll()] == [b"0", b"1", b"2"]
         assert appender.close()
 
 

@@ -21,7 +21,7 @@ from schemas.base import now_ms
 from schemas.errors import ConfigError
 from schemas.lifecycle import PolicyState, Stage
 from schemas.wire import encode_event
-from tests.factories import START, Maker
+from tests.factories import PLAIN, START, Maker
 from tests.tiny_models import make_tiny_model
 from tests.unit.privacy.scan import Plants, scan
 from tests.unit.trainer.control.world import World
@@ -145,7 +145,10 @@ def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World)
     assert once(strict) == 3, "it takes new labels to try again"
 
 
-def test_a_turn_by_dpo_publishes_what_its_own_section_says(world: World) -> None:
+def test_a_turn_by_dpo_learns_where_no_answer_could_train_ppo(seeded: World, tmp_path: Path) -> None:
+    world = World(tmp_path / "world", seeded.model)
+    greedy = PLAIN.model_copy(update={"temperature": 0.0})
+    world.talk(start_ms=0, comparisons=48, seed=1, prefix="a", sampling=greedy)
     settings = world.settings(
         learner={"method": "dpo", "max_tokens": 20_000}, dpo={"minibatch_pairs": 8, "learning_rate": 1e-3}
     )
