@@ -6,7 +6,7 @@ Knows numbers measured elsewhere (`trainer.gates.value`); never samples, loads o
 from __future__ import annotations
 
 from schemas.manifests import GateResult
-from trainer.gates.config import GateSettings
+from trainer.gates.config import GateName, GateSettings
 from trainer.gates.value import Estimate, ValueComparison
 from trainer.gates.words import measured, unmeasured
 
@@ -22,7 +22,8 @@ def off_policy_value(found: ValueComparison | None, judged: int, people: int, se
         judged: how many there were.
         people: who judged them.
     """
-    name, unit, limit = "off_policy_value", "share of liked answers, candidate minus parent", -settings.max_value_drop
+    name: GateName = "off_policy_value"
+    unit, limit = "share of liked answers, candidate minus parent", -settings.max_value_drop
     least, least_people = settings.min_judged_answers, settings.min_judging_people
     if found is None:
         because = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from tests.invariants.worlds import logged, prompts, tiny_base
 from tests.tiny_models import make_tiny_model
-from trainer.data import JudgedAnswer, LoggedAnswer, ThumbedAnswer
+from trainer.data import JudgedAnswer, LoggedAnswer, ThumbedAnswer, TokenPair
 from trainer.gates.config import GateSettings
 from trainer.gates.off_policy import off_policy_value
 from trainer.gates.value import PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
@@ -35,8 +36,8 @@ def test_the_behaviour_itself_has_ratios_of_1(base: SharedBase, heat: float, top
     answers = logged(base, prompts(6, 1), None, seed=2, heat=heat, top_k=top_k, top_p=top_p)
     asked: list[str] = []
 
-    def like(pairs: object, cohorts: object) -> torch.Tensor:
-        asked.extend(cohorts)  # type: ignore[call-overload]
+    def like(pairs: Sequence[TokenPair], cohorts: Sequence[str]) -> torch.Tensor:
+        asked.extend(cohorts)
         return torch.full((6,), 0.25)
 
     judged = [_judged(answer) for answer in answers]
@@ -49,7 +50,10 @@ def test_the_behaviour_itself_has_ratios_of_1(base: SharedBase, heat: float, top
 def test_what_the_policy_would_not_say_under_top_k_weighs_nothing(base: SharedBase) -> None:
     (answer,) = logged(base, prompts(1, 1), None, seed=5)
     greedy_only = replace(answer, top_k=1)
-    like = lambda pairs, cohorts: torch.zeros(1)  # noqa: E731 a callback of one line
+
+    def like(pairs: Sequence[TokenPair], cohorts: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(pairs))
+
     found = measure_on_log(
         base, None, [_judged(greedy_only)], like, max_new_tokens=2, batch_size=1, token_budget=64, seed=0
     )
@@ -113,7 +117,6 @@ def test_noise_refuses_nobody_more_often_than_the_confidence_allows() -> None:
     """A candidate as good as its parent: ratios that know nothing of the verdicts."""
     refused = 0
     for seed in range(40):
-        found = _comparison(0.0, seed=seed)
         noise = torch.randn(120, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) / 2
         rng = random.Random(seed)
         judged = [
