@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
 
@@ -26,6 +26,8 @@ class TrainingData:
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
     """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
+    judged: Sequence[JudgedAnswer] = ()
+    """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""

@@ -278,6 +278,7 @@ class Turns:
             code_version=code_version(),
             seed=settings.seed,
             examples=judgement.examples,
+            curves=learned.curves,
         )
         published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
         self._finish(turn, judgement.accuracy, reward_digest)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
+from schemas.feedback import FeedbackSource
 from schemas.manifests import SnapshotManifest
+from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
@@ -18,10 +20,12 @@ from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, living_keys, open_dataset
+from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 from trainer.training_data import TrainingData
+
+_PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,20 @@ def training_data(dataset: Dataset) -> TrainingData:
         thumbs=train.thumbs,
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
+        judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
+    )
+
+
+def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
+    """The held-out people's logged answers that a person thumbed, in the order of the thumbs: none has taught anybody.
+
+    A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
+    """
+    logged = {answer.sample_id: answer for answer in heldout.answers}
+    return tuple(
+        JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
+        for thumb in heldout.thumbs
+        if thumb.sample_id in logged and thumb.cohort in _PEOPLE
     )

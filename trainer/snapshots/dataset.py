@@ -159,6 +159,8 @@ class _Opener:
             cohort=row["source"],
             weight=row["weight"],
             group=row["group"],
+            sample_id=f"{row['completion_id']}/{row['choice']}",
+            heldout=row["heldout"],
         )
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
@@ -218,4 +220,6 @@ def _preference(row: Row, chosen: TokenPair, rejected: tuple[int, ...], *, tie: 
         group=row["group"],
         source=row["kind"],
         set_id=row["feedback_id"],
+        speaker=row["source"],
+        heldout=row["heldout"],
     )

@@ -15,6 +15,7 @@ from exchange.fingerprint import base_fingerprint
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures
+from exchange.reading.explain import card_facts
 from exchange.reading.influence import influence
 from schemas.base import now_ms
 from schemas.errors import ConfigError
@@ -83,6 +84,19 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert snapshot.funnel["reward_model"] == 96
     assert snapshot.words_by_source == {"user": 96}
     assert len(manifest.examples) == 5, "of the suites' questions, answered by base and candidate"
+    facts = card_facts(registry, "support", 1)
+    assert facts.curves is not None
+    assert facts.curves.steps[-1] == manifest.metrics["steps"]
+    assert facts.curves.series["kl_to_base_per_sequence"][-1] is not None
+    report = facts.reward_model
+    assert report is not None
+    assert report.figures["accuracy_pairs"] == manifest.metrics["reward_accuracy_pairs"]
+    assert {one.name for one in report.slices if one.by == "source"} == {"user"}
+    assert {one.name for one in report.slices if one.by == "heldout"} <= {"user", "time"}
+    assert sum(one.count for one in report.reliability_pairs) == 2 * report.figures["pairs"]
+    (value,) = (result for result in manifest.gates.results if result.name == "off_policy_value")
+    assert value.passed, "nobody thumbed an answer, so nothing is said"
+    assert value.value is None
     registry.fetch_artifact("reward-models", manifest.reward_model, tmp_path / "cache")
 
     # The probes are what a server will compute: fresh from the published files, without the trainer's memory.
