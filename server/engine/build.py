@@ -222,6 +222,7 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
     try:
         await client.reset_mm_cache()
         await client.collective_rpc("run_head_without_adapters")
+        await client.collective_rpc("end_with_server", args=(os.getpid(),))
         in_flight = InFlight()
         recorder = RecordingEngine(client, in_flight, settings.base_names[0])
         tasks = await client.get_supported_tasks()

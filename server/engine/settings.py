@@ -17,7 +17,7 @@ FORCED: Mapping[str, JsonValue] = {
     "enable-lora": True,
     "logprobs-mode": "processed_logprobs",
     "api-server-count": 1,
-    "worker-extension-cls": "server.engine.worker.PlainHead",
+    "worker-extension-cls": "server.engine.worker.AttuneWorker",
 }
 """Flags that may be repeated at this value and at no other."""
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
 
+from server.engine.watch import end_with
 
-class PlainHead:
+
+class AttuneWorker:
     """Mixed into vLLM's worker class."""
 
     model_runner: Any
@@ -24,6 +26,10 @@ class PlainHead:
         for head in heads:
             head._get_logits = _plain_logits(head.base_layer)
         return len(heads)
+
+    def end_with_server(self, pid: int) -> None:
+        """See `server.engine.watch`."""
+        end_with(pid)
 
 
 def _plain_logits(base: Any) -> Any:

@@ -25,7 +25,7 @@ def test_flags_are_passed_on_and_ours_are_added() -> None:
         *("--max-model-len", "64", "--no-trust-remote-code"),
         *("--override-generation-config", '{"top_p": 1.0}', "--enforce-eager"),
         *("--enable-lora", "--logprobs-mode", "processed_logprobs", "--api-server-count", "1"),
-        *("--worker-extension-cls", "server.engine.worker.PlainHead"),
+        *("--worker-extension-cls", "server.engine.worker.AttuneWorker"),
         *(
             "--max-loras",
             "3",
