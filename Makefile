@@ -48,9 +48,16 @@ kafka: $(STAMP) ## A real Kafka broker until Ctrl-C, its data in .attune/kafka (
 	@$(PYTHON) -m deploy.brokers .attune/kafka $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## All tests, with real vLLM and a real Kafka broker (ARGS="-k name")
+test: test-alone test-real ## All tests, with real vLLM and a real Kafka broker (ARGS="-k name")
+
+.PHONY: test-alone
+test-alone: $(STAMP) ## Of these, the ones that need no engine and no broker
 	@$(PYTHON) -m deploy.needs java maven kcat
 	@$(PYTHON) -m pytest -n $(TEST_WORKERS) -m "not engine and not kafka" --cov --cov-report= $(ARGS) $(NONE_IS_FINE)
+
+.PHONY: test-real
+test-real: $(STAMP) ## Of these, the ones that do
+	@$(PYTHON) -m deploy.needs java maven kcat
 	@$(PYTHON) -m pytest -m "engine or kafka" --cov --cov-append --cov-report=term:skip-covered $(ARGS) $(NONE_IS_FINE)
 
 .PHONY: check

@@ -20,6 +20,9 @@ idempotency key. Then the log and the trainer's ledger are read from the beginni
   than 25 seconds: nothing that happens to the log may hold it up. **slowest chat**: from request to last word, while
   everything shares the machine's two cores.
 - **peak memory**: the server's largest resident set.
+- **answers on the log** (in the note): a server that is killed loses the completions of its last moments, and with a
+  full spool those that find no room are dropped and counted in `attune_events_dropped`; feedback is refused instead.
+  Everywhere else all of them must be there.
 
 `make faults ARGS="--only broker"` runs one group (crash, broker) or the scenes with these words in their name, and
 renews their rows; `ARGS=--quick` runs shorter forms and writes nothing here. The engine has no model and its answers
