@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from deploy.cards import card_texts, write_card
@@ -49,6 +50,7 @@ def test_a_card_says_where_a_version_came_from_and_how_to_take_it_back() -> None
         "library_name": "peft",
         "tags": ["lora", "attune", "text-generation"],
     }
+    assert ModelCard(said).data.to_dict() == yaml.safe_load(head), "as the Hub reads it"
     for words in (
         "# support@v2\n",
         "**canary**: passed 8 gates",
