@@ -56,7 +56,7 @@ def test_a_candidate_is_valued_against_its_parent_on_the_newest_judged_answers(
     with torch.no_grad():
         for name, weight in base.parameters(POLICY).items():
             if "lora_B" in name:
-                weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
+                weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     save_role(base, POLICY, adapter)
