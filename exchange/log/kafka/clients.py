@@ -7,6 +7,7 @@ nothing behind where it fails: kafka-python itself would leave a thread and its 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from exchange.log.security import python_options
 from schemas.errors import InvalidInput, Unavailable
 
 _RECONNECT_MS = 1_000
+_ASK_AGAIN_S = 0.02
 PERMANENT = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
@@ -80,10 +82,21 @@ class Clients:
                 raise
 
     def ask(self, question: Callable[[Any], T]) -> T:
-        """The answer of the cluster, whose admin client is handed to `question`. Raises Unavailable."""
+        """The answer of the cluster, whose admin client is handed to `question`. Raises Unavailable.
+
+        kafka-python finds no broker ready while its one connection has as many questions under way as it allows (five),
+        so that is asked again for `connect_seconds`.
+        """
         self.require_open()
+        until = time.monotonic() + self.settings.connect_seconds
         with self.translated():
-            return question(self._admin.get())
+            while True:
+                try:
+                    return question(self._admin.get())
+                except kafka_errors.NodeNotReadyError:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(_ASK_AGAIN_S)
 
     def require_open(self) -> None:
         """Raises Unavailable after `close`."""
