@@ -141,7 +141,11 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         # The made-up users press within a second or two, where people take minutes to hours. What a turn learns from
         # is bounded so that the third takes no longer than the first.
         feedback=FeedbackSection(
-            feedback_window_ms=5_000, min_new_labels=NEW_LABELS, max_labels=1_500, max_answers=768
+            feedback_window_ms=5_000,
+            min_new_labels=NEW_LABELS,
+            max_labels=1_500,
+            max_answers=768,
+            heldout_users=0.2,  # of 120; a tenth of them said too little by the second turn to judge a reward model by
         ),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
@@ -159,6 +163,8 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_ability_drop=0.12,
             # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck.
             min_pairs=60,
+            # Shuffled verdicts made versions in turns that had too few to notice it (docs/demo.md).
+            must_measure=("kl_budget", "heldout_accuracy"),
         ),
         suites=SuitesSection(
             retained_ability=folder / "retained_ability.jsonl",
