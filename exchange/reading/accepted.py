@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from exchange.log.port import EventLog, LogReader, LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition
+from exchange.reading.newest import Ends, Newest
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.feedback import FeedbackReceived
 from schemas.topics import FEEDBACK
@@ -49,13 +49,8 @@ class AcceptedWords:
         self._timeout_s = timeout_s
         self._following = threading.Lock()
         self._searching = threading.Lock()
-        self._reader: LogReader | None = None
+        self._newest = Newest(log, FEEDBACK.name, limit)
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # id -> (partition, offset)
-
-    @cached_property
-    def _places(self) -> list[TopicPartition]:
-        """Asked for when they are needed, since the log may be away before."""
-        return [TopicPartition(FEEDBACK.name, number) for number in self._log.partitions(FEEDBACK.name)]
 
     def find(self, feedback_id: str, *, search: bool) -> AcceptedWord:
         """The word of this id, the first of them where it came twice.
@@ -68,7 +63,7 @@ class AcceptedWords:
             Unavailable: the log cannot be reached, or not be read in time, or another search is under way.
         """
         with self._following:
-            self._catch_up()
+            self._newest.catch_up(lambda reader, ends: self._through(reader, ends, self._note))
             place = self._known.get(feedback_id)
         if place is None and search:
             place = self._search(feedback_id)
@@ -79,26 +74,7 @@ class AcceptedWords:
     def close(self) -> None:
         """Stop reading. The log stays open."""
         with self._following:
-            self._close_reader()
-
-    def _close_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
-
-    def _catch_up(self) -> None:
-        # A call that ran out of time leaves the reader where it stands: the next one goes on from there.
-        ends = self._ends()
-        if self._reader is not None:
-            read = self._reader.positions()
-            if sum(max(0, end - read[place]) for place, end in ends.items()) > self._limit:
-                self._close_reader()  # nobody asked for long: the newest are what matters
-        if self._reader is None:
-            share = max(1, self._limit // len(self._places))
-            self._reader = self._log.reader(
-                {place: max(self._log.start_offset(place), end - share) for place, end in ends.items()}
-            )
-        self._through(self._reader, ends, self._note)
+            self._newest.close()
 
     def _note(self, record: StoredRecord) -> bool:
         if (found := _id_of(record)) is not None:
@@ -119,21 +95,16 @@ class AcceptedWords:
             return bool(found)
 
         try:
-            reader = self._log.reader(dict.fromkeys(self._places, 0))
+            reader = self._log.reader(dict.fromkeys(self._newest.places, 0))
             try:
-                self._through(reader, self._ends(), look)
+                self._through(reader, self._newest.ends(), look)
             finally:
                 reader.close()
         finally:
             self._searching.release()
         return found[0] if found else None
 
-    def _ends(self) -> dict[TopicPartition, int]:
-        return {place: self._log.end_offset(place) for place in self._places}
-
-    def _through(
-        self, reader: LogReader, ends: Mapping[TopicPartition, int], look: Callable[[StoredRecord], bool]
-    ) -> None:
+    def _through(self, reader: LogReader, ends: Ends, look: Callable[[StoredRecord], bool]) -> None:
         """Show `look` every record up to `ends`, until it says that it has seen enough."""
         deadline = time.monotonic() + self._timeout_s
 

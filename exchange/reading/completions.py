@@ -12,12 +12,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
-from exchange.log.port import EventLog, LogReader, StoredRecord, TopicPartition
+from exchange.log.port import EventLog, LogReader, StoredRecord
+from exchange.reading.newest import Ends, Newest
 from schemas.base import Id, Millis, PolicyName, Record, VersionNumber
 from schemas.completion import CompletionRecorded
 from schemas.errors import NotFound, Unavailable
@@ -74,21 +74,15 @@ class CompletionIndex:
     def __init__(
         self, log: EventLog, *, limit: int = 20_000, stored_bytes: int = 64_000_000, timeout_s: float = 10.0
     ) -> None:
-        self._log = log
         self._limit = limit
         self._stored_bytes = stored_bytes
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._reader: LogReader | None = None
+        self._newest = Newest(log, COMPLETIONS.name, limit)
         self._facts: OrderedDict[str, CompletionFacts] = OrderedDict()
         self._latest: dict[tuple[str, str], str] = {}  # (tenant, conversation) -> completion id
         self._stored: deque[StoredCompletion] = deque()
         self._bytes = 0
-
-    @cached_property
-    def _places(self) -> list[TopicPartition]:
-        """Asked for when they are needed, since the log may be away before."""
-        return [TopicPartition(COMPLETIONS.name, number) for number in self._log.partitions(COMPLETIONS.name)]
 
     def find(self, completion_id: str) -> CompletionFacts:
         """The completion of this id.
@@ -98,7 +92,7 @@ class CompletionIndex:
             Unavailable: the log cannot be reached, or not be read in time.
         """
         with self._lock:
-            self._catch_up()
+            self._newest.catch_up(self._read)
             found = self._facts.get(completion_id)
         if found is None:
             raise NotFound("there is no such completion among the newest")
@@ -107,7 +101,7 @@ class CompletionIndex:
     def latest_of(self, tenant: str, conversation: str) -> CompletionFacts:
         """The newest completion of a conversation. Raises as `find`."""
         with self._lock:
-            self._catch_up()
+            self._newest.catch_up(self._read)
             found = self._facts.get(self._latest.get((tenant, conversation), ""))
         if found is None:
             raise NotFound("there is no completion of such a conversation among the newest")
@@ -116,35 +110,19 @@ class CompletionIndex:
     def stored(self, tenant: str) -> list[StoredCompletion]:
         """A tenant's stored completions that the index holds, oldest first. Raises Unavailable."""
         with self._lock:
-            self._catch_up()
+            self._newest.catch_up(self._read)
             mine = [one for one in self._stored if one.tenant == tenant]
         return sorted(mine, key=lambda one: (one.started_at, one.completion_id))
 
     def close(self) -> None:
         """Stop reading. The log stays open."""
         with self._lock:
-            self._close_reader()
+            self._newest.close()
 
-    def _close_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
-
-    def _catch_up(self) -> None:
-        # A call that ran out of time leaves the reader where it stands: the next one goes on from there.
-        ends = {place: self._log.end_offset(place) for place in self._places}
-        if self._reader is not None:
-            read = self._reader.positions()
-            if sum(max(0, end - read[place]) for place, end in ends.items()) > self._limit:
-                self._close_reader()  # nobody asked for long: the newest are what matters
-        if self._reader is None:
-            share = max(1, self._limit // len(self._places))
-            self._reader = self._log.reader(
-                {place: max(self._log.start_offset(place), end - share) for place, end in ends.items()}
-            )
+    def _read(self, reader: LogReader, ends: Ends) -> None:
         deadline = time.monotonic() + self._timeout_s
-        while any(self._reader.positions()[place] < end for place, end in ends.items()):
-            records = self._reader.poll(max_records=_BATCH, timeout_s=_WAIT_S)
+        while any(reader.positions()[place] < end for place, end in ends.items()):
+            records = reader.poll(max_records=_BATCH, timeout_s=_WAIT_S)
             for record in records:
                 self._note(record)
             if time.monotonic() > deadline:
