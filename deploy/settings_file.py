@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import EventLog
 from exchange.open import open_log
-from schemas.errors import ConfigError
+from exchange.settings import read_toml
 from server.settings import ServerSettings
 from server.settings import load_settings as load_server
 from trainer.settings import TrainerSettings
@@ -32,12 +31,7 @@ class Shared:
 
 def load_any(path: Path) -> Shared:
     """The settings of a file, which tells by its sections whose it is. Raises ConfigError with what is wrong."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no settings file {path}", remedy="Name one with -c.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    values = read_toml(path, missing="Name one with -c.")
     if {"server", "engine", "chat", "swap"} & values.keys():
         server = load_server(path)
         return Shared(server, server.server.log, server.server.registry, server.kafka)

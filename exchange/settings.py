@@ -65,13 +65,18 @@ def load_toml_settings(model: type[S], path: Path) -> S:
         ConfigError: no such file, no TOML, an unknown key (named, with the nearest known one), a missing or wrong
             value.
     """
+    values = read_toml(path, missing="`attune init` writes one.")
+    return resolved(build_settings(model, values, name=path.name), path.absolute().parent)
+
+
+def read_toml(path: Path, *, missing: str) -> dict[str, Any]:
+    """The values in a settings file. Raises ConfigError, with the remedy `missing` where there is no such file."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no settings file {path}", remedy="`attune init` writes one.") from error
+        raise ConfigError(f"there is no settings file {path}", remedy=missing) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    return resolved(build_settings(model, values, name=path.name), path.absolute().parent)
 
 
 def build_settings(model: type[S], values: Mapping[str, Any], *, name: str = "settings") -> S:
