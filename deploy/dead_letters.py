@@ -93,7 +93,7 @@ def replay_letters(
             else:
                 place = replay(log, one)
                 done.add(one.identity)
-                typer.echo(f"{one.number}: now {place.topic}/{place.partition}@{place.offset}")
+                typer.echo(f"{one.number}: now {place}")
     if failed and not every:
         raise Refused(f"{failed} of {len(chosen)} letters were not replayed")
 

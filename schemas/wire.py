@@ -23,6 +23,9 @@ RETENTION_HEADER = "ce_retention"
 CLAIM_HEADER = "attune_claim"
 """Header of a record whose value lies elsewhere: `sha256:DIGEST:BYTES` (see `exchange.log.claims`)."""
 
+ORIGIN_HEADER, REASON_HEADER = "attune_origin", "attune_reason"
+"""Headers that a dead letter has beside those of the record it was: where it was found, and why it is one."""
+
 
 @dataclass(frozen=True)
 class LogRecord:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from exchange.log.frames import encode_frame
-from exchange.log.port import EventLog
+from exchange.log.port import EventLog, StoredRecord
 from schemas.base import now_ms
 from schemas.errors import AttuneError, InvalidInput
 from schemas.topics import DEAD_LETTER
-from schemas.wire import LogRecord, header
+from schemas.wire import ORIGIN_HEADER, REASON_HEADER, LogRecord, header
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class DeadLetters:
 
     def bury(self, record: LogRecord, error: InvalidInput, origin: str) -> Where:
         """Keep a record that the log refused by `error`; where it now lies. `origin`: `queue` or `spool`. Blocks."""
-        letter = dead_letter(record, str(error), origin)
+        letter = dead_letter(record, str(error), f"{record.topic} by way of the {origin}")
         name = header(record.headers, "ce_id") or "without an id"
         try:
             self._log.append([letter])
@@ -68,10 +68,10 @@ class DeadLetters:
         return "file"
 
 
-def dead_letter(record: LogRecord, reason: str, origin: str) -> LogRecord:
-    """The record as a dead letter: the same bytes, with why, from where, and for which topic it was meant."""
+def dead_letter(record: LogRecord | StoredRecord, reason: str, origin: str) -> LogRecord:
+    """The record as a dead letter: the same bytes, with where it was found and why it lies here."""
     notes = (
-        ("attune_origin", f"{record.topic} by way of the {origin}".encode()),
-        ("attune_reason", reason.encode()),
+        (ORIGIN_HEADER, origin.encode()),
+        (REASON_HEADER, reason.encode()),
     )
     return LogRecord(DEAD_LETTER.name, record.key, record.value, (*record.headers, *notes))

@@ -35,6 +35,9 @@ class Position:
     partition: int
     offset: int
 
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset}"
+
 
 @dataclass(frozen=True)
 class StoredRecord:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from exchange.log.port import EventLog, Position, StoredRecord, TopicPartition
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, TOPICS
-from schemas.wire import CLAIM_HEADER, LogRecord, decode_event, header
+from schemas.wire import CLAIM_HEADER, ORIGIN_HEADER, REASON_HEADER, LogRecord, decode_event, header
 
-ORIGIN, REASON, REPLAYED = "attune_origin", "attune_reason", "attune_replayed"
-_OWN = frozenset({ORIGIN, REASON, REPLAYED})
+REPLAYED = "attune_replayed"
+_OWN = frozenset({ORIGIN_HEADER, REASON_HEADER, REPLAYED})
 _PLACE = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)(?:/(?P<partition>[0-9]+)@(?P<offset>[0-9]+))?(?: .*)?")
 _REPLAYABLE = frozenset({COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name})
 _PATIENCE_S = 10.0
@@ -55,8 +55,10 @@ class Letter:
 def letters(log: EventLog) -> Iterator[Letter]:
     """Every dead letter, oldest first. Raises Unavailable where the log cannot be read to its end."""
     for record in _all(log, DEAD_LETTER.name):
-        origin = _last(record.headers, ORIGIN)
-        yield Letter(record.position.offset, record, origin or "unknown", _last(record.headers, REASON) or "unknown")
+        origin = _last(record.headers, ORIGIN_HEADER)
+        yield Letter(
+            record.position.offset, record, origin or "unknown", _last(record.headers, REASON_HEADER) or "unknown"
+        )
 
 
 def letter(log: EventLog, number: int) -> Letter:

@@ -13,12 +13,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from exchange.log.dead_letters import dead_letter
 from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, StoredRecord, TopicPartition
 from schemas.errors import IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested
-from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK
-from schemas.wire import LogRecord, decode_event, header
+from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK
+from schemas.wire import decode_event, header
 from trainer.intake.batch import Batch, BeforeCommit, DeadLetter, Gap
 from trainer.intake.ledger import Ledger
 from trainer.intake.rows import STORED
@@ -184,7 +185,7 @@ class Ingest:
                 dead.append((record, str(error)))
         if dead:
             # Before the ledger's commit: a crash in between buries one twice, which its origin header shows.
-            self._log.append([_dead_letter(record, reason) for record, reason in dead])
+            self._log.append([dead_letter(record, reason, str(record.position)) for record, reason in dead])
             log.warning("%d records could not be read; the first: %s", len(dead), dead[0][1])
         letters = [DeadLetter(record.position, reason) for record, reason in dead]
         self._ledger.write(Batch(events=events, dead_letters=letters, offsets=offsets), self._before_commit)
@@ -204,12 +205,3 @@ class Ingest:
         if header(record.headers, "ce_subject") != event.policy:
             raise InvalidInput("ce_subject is not the policy in the body", field="ce_subject")
         return event
-
-
-def _dead_letter(record: StoredRecord, reason: str) -> LogRecord:
-    place = record.position
-    notes = (
-        ("attune_origin", f"{place.topic}/{place.partition}@{place.offset}".encode()),
-        ("attune_reason", reason.encode()),
-    )
-    return LogRecord(topic=DEAD_LETTER.name, key=record.key, value=record.value, headers=(*record.headers, *notes))
