@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from starlette.requests import Request
 
+from exchange.durable import sync_folder
 from schemas.base import Body, Id, Millis, Sha256, Slug, now_ms
 from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError, NotFound
@@ -217,11 +218,7 @@ def write_private(path: Path, data: bytes) -> None:
     except OSError:
         os.unlink(name)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _hashed(secret: str) -> str:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
+from exchange.durable import write_whole
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
@@ -36,7 +37,6 @@ from trainer.learn.reward_report import RecordedSteps, liked_probability, reward
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
-from trainer.state import write_whole
 from trainer.suites.cases import Suites
 from trainer.suites.run import changed_examples, judged
 from trainer.training_data import TrainingData

@@ -8,13 +8,13 @@ Knows files; knows nothing of learning.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
+from exchange.durable import write_whole
 from schemas.base import Record, Sha256, VersionNumber, new_id
 from schemas.errors import ConfigError, IntegrityError
 from schemas.manifests import canonical_json
@@ -122,16 +122,6 @@ def read_beside(path: Path) -> tuple[str | None, LastTurn | None]:
     file = path / "holder"
     holder = file.read_text(encoding="ascii", errors="replace").strip() if file.is_file() else None
     return holder, _read(path / "last.json", LastTurn)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    work = path.with_name(f".{path.name}.writing")
-    with work.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    work.replace(path)
 
 
 def _read(path: Path, model: type[_R]) -> _R | None:

@@ -22,12 +22,13 @@ from typing import Any, Self
 
 from fsspec.implementations.local import LocalFileSystem
 
+from exchange.durable import sync_folder
 from exchange.log.checks import MAX_RECORD_BYTES, check_records
 from exchange.log.port import EventLog, LogReader, Position, StoredRecord, TopicPartition
 from exchange.registry.artifacts import translated
 from schemas.errors import IntegrityError, NotFound, Unavailable
 from schemas.topics import TOPICS
-from schemas.wire import CLAIM_HEADER, LogRecord, header
+from schemas.wire import CLAIM_HEADER, ORIGIN_HEADER, LogRecord, header
 
 _DAY_MS = 24 * 3600 * 1000
 _RESOLVED_BYTES = 64 * 2**20
@@ -61,7 +62,7 @@ class Blobs:
                 staging.replace(final)
             finally:
                 staging.unlink(missing_ok=True)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
 
     def get(self, topic: str, digest: str, size: int) -> bytes:
         """The value of that digest.
@@ -202,13 +203,5 @@ class ClaimReader:
 
 def _stored_under(record: StoredRecord) -> tuple[str, ...]:
     """The topics under which a claimed value can lie: a dead letter keeps the claim of the topic it came from."""
-    origin = (header(record.headers, "attune_origin") or "").partition("/")[0]
+    origin = (header(record.headers, ORIGIN_HEADER) or "").partition("/")[0]
     return (record.position.topic, *([origin] if origin in TOPICS else []))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from exchange.durable import sync_folder
 from schemas.errors import ConfigError
 
 _SUFFIX = ".frames"
@@ -110,12 +111,3 @@ def hold_folder(folder: Path) -> int:
     os.ftruncate(held, 0)
     os.write(held, str(os.getpid()).encode())
     return held
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk. Raises OSError."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

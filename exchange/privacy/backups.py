@@ -22,6 +22,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from exchange.durable import write_whole
 from exchange.keys.sqlite import SqliteKeys
 from schemas.base import Millis, Record, now_ms
 from schemas.errors import Conflict, IntegrityError, NotFound, Unavailable
@@ -70,7 +71,7 @@ def make_backup(folder: Path, parts: Sequence[Part]) -> BackupManifest:
             if part.path.exists():
                 _COPY[part.kind](part.path, folder / part.name)
         manifest = BackupManifest(made_at=now_ms(), files={name: _digest(folder / name) for name in _names(folder)})
-        _write_whole(folder / MARKER, canonical_json(manifest))
+        write_whole(folder / MARKER, canonical_json(manifest))
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(f"the backup {folder} cannot be made: {error}") from error
     return manifest
@@ -147,7 +148,7 @@ def destroy_in_backups(root: Path, subject: str, until_ms: int) -> int:
             manifest = _manifest(marker.parent)
             files = {**manifest.files, KEYS: _digest(store)}
             if files != manifest.files:
-                _write_whole(marker, canonical_json(manifest.model_copy(update={"files": files})))
+                write_whole(marker, canonical_json(manifest.model_copy(update={"files": files})))
     return destroyed
 
 
@@ -202,15 +203,6 @@ def _names(folder: Path) -> list[str]:
 def _digest(path: Path) -> FileDigest:
     with path.open("rb") as file:
         return FileDigest(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=file.tell())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    work = path.with_name(f".{path.name}.writing")
-    with work.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    work.replace(path)
 
 
 def _remove(path: Path) -> None:

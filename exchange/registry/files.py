@@ -23,6 +23,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
+from exchange.durable import sync_folder
 from exchange.registry.artifacts import (
     cached_copy,
     check_files,
@@ -259,11 +260,7 @@ class FilesystemRegistry:
         """Make a path durable: its name in its folder, that folder's in its own, up to the root."""
         root = Path(self._root)
         for folder in path.parents:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(folder)
             if folder == root:
                 break
 

@@ -7,12 +7,12 @@ can be read, only the journal counts.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from exchange.durable import write_whole
 from schemas.lifecycle import Lease, PolicyState
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,8 @@ class LastServed:
         new = {state.policy: state.model_copy(update={"lease": Lease()}) for state in states}
         if new == self._kept:
             return
-        written = self._path.with_suffix(".new")
         try:
-            with written.open("wb") as file:
-                file.write(_STATES.dump_json(new))
-                file.flush()
-                os.fsync(file.fileno())
-            written.replace(self._path)
+            write_whole(self._path, _STATES.dump_json(new))
         except OSError as error:
             log.warning("what is served could not be kept in %s: %s", self._path, error)
         else:

@@ -18,6 +18,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from exchange.durable import sync_folder
 from schemas.errors import Conflict, InvalidInput, NotFound
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -43,11 +44,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
                 with path.open("rb") as handle:
                     os.fsync(handle.fileno())
         work.rename(out)
-        parent = os.open(out.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_folder(out.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

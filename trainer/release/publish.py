@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from exchange.durable import write_whole
 from exchange.journal import PolicyJournal
 from exchange.registry.artifacts import describe_folder
 from exchange.registry.port import Registry
@@ -35,7 +36,6 @@ from schemas.manifests import (
 from schemas.reports import CURVES_FILE, Curves
 from trainer.gates.judge import failures_in_words
 from trainer.release.lease import TrainerLease
-from trainer.state import write_whole
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 5
