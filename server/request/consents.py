@@ -11,8 +11,8 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, StoredRecord, TopicPartition
@@ -92,16 +92,19 @@ class ConsentBook:
 
         A word that is older than the one that is known changes nothing, so the order in which they come does not
         matter.
+
+        Raises:
+            Unavailable: the disk refuses; nothing was noted.
         """
-        with self._writing, self._written:
-            self._written.execute("BEGIN IMMEDIATE")
-            self._written.executemany(
+        with self._writes() as written:
+            written.execute("BEGIN IMMEDIATE")
+            written.executemany(
                 "INSERT INTO words VALUES (?, ?, ?, ?) ON CONFLICT (end_user) DO UPDATE"
                 " SET at = excluded.at, id = excluded.id, level = excluded.level"
                 " WHERE (excluded.at, excluded.id) > (words.at, words.id)",
                 [(change.end_user, change.at, change.id, change.level.value) for change in changes],
             )
-            self._written.executemany(
+            written.executemany(
                 "INSERT INTO offsets VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 list((offsets or {}).items()),
             )
@@ -136,25 +139,30 @@ class ConsentBook:
 
     def _follow(self) -> None:
         reader: LogReader | None = None
+        anew = told = False
         while not self._stop.is_set():
+            pause = RETRY_S
             try:
+                if anew:
+                    self._forget_offsets()
+                    anew = False
                 if not self._known:
                     self._catch_up()
                 reader = reader or self._reader()
                 if records := reader.poll(max_records=_BATCH, timeout_s=READ_S):
                     self._take(reader, records)
-                pause = YIELD_S
+                pause, told = YIELD_S, False
             except Unavailable as error:
-                log.warning("consents cannot be read, trying again: %s", error)
-                pause = RETRY_S
+                if not told:
+                    log.warning("changes of consent cannot be followed, trying again: %s", error)
+                told = True
             except (RecordsLost, LogReplaced) as error:
                 # The topic is kept for ever, so this is not how it should be; what it holds now is read anew.
                 log.error("consents may be incomplete: %s", error)
-                if reader is not None:
-                    reader.close()
+                anew = True
+            if pause == RETRY_S and reader is not None:
+                reader.close()  # it may stand behind words that were not kept
                 reader = None
-                self._forget_offsets()
-                pause = RETRY_S
             self._stop.wait(pause)
         if reader is not None:
             reader.close()
@@ -174,12 +182,23 @@ class ConsentBook:
         self._known = True
 
     def _forget_offsets(self) -> None:
-        with self._writing:
-            self._written.execute("DELETE FROM offsets")
+        with self._writes() as written:
+            written.execute("DELETE FROM offsets")
 
     def _offsets(self) -> dict[int, int]:
-        with self._writing:
-            return dict(self._written.execute("SELECT partition, next_offset FROM offsets").fetchall())
+        with self._writes() as written:
+            return dict(written.execute("SELECT partition, next_offset FROM offsets").fetchall())
+
+    @contextmanager
+    def _writes(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, for one thread at a time; its transaction ends with the context."""
+        try:
+            with self._writing, self._written:
+                yield self._written
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"the record of consents cannot be used: {error}", remedy="Look at the disk of server.data_dir."
+            ) from error
 
 
 def _change_in(record: StoredRecord) -> ConsentChanged | None:
