@@ -142,6 +142,8 @@ class Recorder:
                 self._dropped(record, "key_store", str(error))
             except AttuneError as error:
                 self._dropped(record, "invalid", str(error))
+            except ValueError as error:  # what a request can hold and JSON cannot say: nested too deeply, say
+                self._dropped(record, "invalid", f"it cannot be written ({type(error).__name__})")
             else:
                 self._follow(record, future)
 
