@@ -78,6 +78,8 @@ class Line:
         """There is no more time for the log: what is left goes to the spool, or is given up."""
         self.pending_bytes = 0
         self.pending = 0
+        self.newest: dict[bool, Future[Stored]] = {}
+        """Of the last record that came, by whether it may be spooled: each kind is answered in the order it came."""
         self._max_bytes = max_bytes
 
     def put(self, waiting: Waiting) -> None:
@@ -94,6 +96,7 @@ class Line:
                 raise NotKept("queue_full", "the queue to the event log is full", remedy="Try again in a moment.")
             self.pending_bytes += waiting.size
             self.pending += 1
+            self.newest[waiting.spoolable] = waiting.future
             line = self.queue if waiting.spoolable else self.direct
             line.append(waiting)
             self.for_sender.notify()

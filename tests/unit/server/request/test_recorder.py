@@ -31,12 +31,15 @@ class SlowKeys(MemoryKeys):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[list[str]] = []
-        self.first, self.go = threading.Event(), threading.Event()
+        self.first, self.go, self.more = threading.Event(), threading.Event(), threading.Event()
+        self.stop_after: int | None = None
 
     def keys_for(self, subjects: Sequence[str]) -> list[SubjectKey]:
         self.asked.append(list(subjects))
         self.first.set()
         assert self.go.wait(10)
+        if self.stop_after is not None and len(self.asked) > self.stop_after:
+            assert self.more.wait(30)
         return super().keys_for(subjects)
 
 
@@ -123,3 +126,25 @@ def test_what_cannot_be_written_is_dropped_and_counted_and_those_behind_it_are_r
         "attune_events_dropped_total", {"topic": "attune.completions", "reason": "invalid"}
     )
     assert dropped == len(depths) + 1 - len(written) > 0
+
+
+def test_a_flush_waits_for_what_came_before_it_alone() -> None:
+    keys = SlowKeys()
+    appender = Appender(MemoryLog())
+    recorder = recorder_of(keys, appender)
+    recorder(record("cmpl_0", "ann"))
+    assert keys.first.wait(10)
+    flushed: list[bool] = []
+    flush = threading.Thread(target=lambda: flushed.append(recorder.flush(60)))
+    flush.start()
+    while not recorder._waiting.all_tasks_done._waiters:  # type: ignore[attr-defined]
+        threading.Event().wait(0.001)
+    recorder(record("cmpl_1", "ann"))
+    keys.stop_after = 1
+    keys.go.set()
+    flush.join(30)
+    assert flushed == [True]
+    assert recorder._waiting.unfinished_tasks == 1
+    keys.more.set()
+    assert recorder.close()
+    assert appender.close()
