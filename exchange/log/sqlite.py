@@ -18,9 +18,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from exchange.closeable import Closeable
 from exchange.log.checks import check_records, topic_named
 from exchange.log.memory import advance
 from exchange.log.port import LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition, partition_for
@@ -51,7 +50,7 @@ COMMIT;
 _IDENTITY = "CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL)"
 
 
-class SqliteLog:
+class SqliteLog(Closeable):
     """An `EventLog` in a file. Thread-safe; open it anew in each process, never across a fork."""
 
     def __init__(self, path: Path) -> None:
@@ -141,14 +140,6 @@ class SqliteLog:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check(self, partition: TopicPartition) -> None:
         if partition.partition not in self.partitions(partition.topic):
