@@ -15,7 +15,7 @@ from typing import Literal
 
 from exchange.log.port import Position
 from schemas.base import now_ms
-from schemas.errors import AttuneError, InvalidInput, Unavailable
+from schemas.errors import AttuneError, Unavailable
 from schemas.wire import LogRecord
 
 Durable = Literal["log", "spool"]
@@ -123,7 +123,7 @@ class Line:
         """Tell who waits that their records are not kept. Call without `lock`."""
         with self._leaving([waiting for waiting, _ in failed]):
             for waiting, error in failed:
-                waiting.future.set_exception(_own(error))
+                waiting.future.set_exception(error.again())
 
     @contextmanager
     def _leaving(self, answered: Sequence[Waiting]) -> Iterator[None]:
@@ -134,15 +134,3 @@ class Line:
         with self.lock:
             self.pending -= len(answered)
             self.settled.notify_all()
-
-
-def _own(error: AttuneError) -> AttuneError:
-    """An exception object for one future alone: raised in several threads, one would gather all their tracebacks."""
-    own: AttuneError
-    if isinstance(error, NotKept):
-        own = NotKept(error.reason, error.message, remedy=error.remedy)
-    else:
-        kind = InvalidInput if isinstance(error, InvalidInput) else Unavailable
-        own = kind(error.message, field=error.field, remedy=error.remedy)
-    own.__cause__ = error
-    return own

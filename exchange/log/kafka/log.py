@@ -26,7 +26,7 @@ from kafka.structs import OffsetAndMetadata
 from exchange.closeable import Closeable
 from exchange.log.checks import check_records, topic_named
 from exchange.log.kafka.clients import Clients
-from exchange.log.kafka.lazy import Lazy, own
+from exchange.log.kafka.lazy import Lazy
 from exchange.log.kafka.producing import Producer, Producers
 from exchange.log.kafka.reader import KafkaReader
 from exchange.log.kafka.settings import KafkaSettings
@@ -69,7 +69,7 @@ class KafkaLog(Closeable):
         stored: list[Position | InvalidInput] = []
         for outcome in self._producers.deliver(records, until):
             if isinstance(outcome, Unavailable):
-                raise own(outcome)
+                raise outcome.again()
             stored.append(outcome)
         positions = [outcome for outcome in stored if isinstance(outcome, Position)]
         if len(positions) < len(records):
