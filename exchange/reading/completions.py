@@ -129,13 +129,10 @@ class CompletionIndex:
     def _read(self, reader: LogReader, ends: Ends) -> None:
         deadline = time.monotonic() + self._timeout_s
         while any(reader.positions()[place] < end for place, end in ends.items()):
-            records = reader.poll(max_records=_BATCH, timeout_s=_WAIT_S)
-            for record in records:
+            for record in reader.poll(max_records=_BATCH, timeout_s=_WAIT_S):
                 self._note(record)
             if time.monotonic() > deadline:
                 raise Unavailable("the completions on the log could not be read in time", remedy="Try again.")
-            if not records:
-                return  # offsets may have gaps at the end
 
     def _note(self, record: StoredRecord) -> None:
         if header(record.headers, "ce_type") != _TYPE:

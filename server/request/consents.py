@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ READ_S = 0.1
 YIELD_S = 0.002
 RETRY_S = 1.0
 """Pause before the log is tried again after it could not be reached."""
+SILENCE_S = 10.0
+"""How long the log may say nothing while there is more of it, before it counts as away."""
 _BATCH = 2_000
 _ORDER = tuple(ConsentLevel)
 _TABLES = """
@@ -133,8 +136,13 @@ class ConsentBook:
     def _catch_up(self) -> None:
         with closing(self._reader()) as reader:
             ends = {place: self._log.end_offset(place) for place in reader.positions()}
+            heard = time.monotonic()
             while any(reader.positions()[place] < end for place, end in ends.items()) and not self._stop.is_set():
-                self._take(reader, reader.poll(max_records=_BATCH, timeout_s=READ_S))
+                if records := reader.poll(max_records=_BATCH, timeout_s=READ_S):
+                    self._take(reader, records)
+                    heard = time.monotonic()
+                elif time.monotonic() > heard + SILENCE_S:  # a broker that went away meanwhile says nothing
+                    raise Unavailable(f"the topic {CONSENTS.name} could not be read to its end")
             self._take(reader, ())
 
     def _follow(self) -> None:

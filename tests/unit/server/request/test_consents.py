@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log.memory import MemoryLog
+from exchange.log.memory import MemoryLog, MemoryReader
 from exchange.log.port import TopicPartition
 from schemas.completion import Consent, ConsentLevel
 from schemas.errors import Unavailable
@@ -136,4 +136,19 @@ async def test_a_full_disk_neither_ends_a_replica_nor_loses_a_word(
     assert book.alive
     book._written.execute("PRAGMA max_page_count = 1000000")
     await until(lambda: {book.said_by(name) for name in people} == {NONE})
+    await book.close()
+
+
+async def test_a_log_that_falls_silent_while_it_is_read_keeps_no_server_from_starting(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.request.consents.RETRY_S", 0.01)
+    log.append([encode_event(Maker().consent("ann", NONE))])
+    book = ConsentBook(log, tmp_path / "consents.db", TRAIN)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.request.consents.SILENCE_S", 0.0)
+        patch.setattr(MemoryReader, "poll", lambda *_, **__: [])
+        await book.start()
+        assert book.said_by("ann") is TRAIN
+    await until(lambda: book.said_by("ann") is NONE)
     await book.close()

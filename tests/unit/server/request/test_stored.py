@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from exchange.log.memory import MemoryLog, MemoryReader
+from exchange.log.port import TopicPartition
 from exchange.reading.completions import CompletionIndex
 from schemas.errors import NotFound
 from schemas.wire import encode_event
@@ -177,3 +180,16 @@ async def test_what_breaks_the_contract_hides_no_other_and_logprobs_are_not_kept
     assert [choice.model_dump() for choice in index.find("cmpl-good").choices] == [{"index": 0}]
     with pytest.raises(NotFound):
         index.find("cmpl-bad")
+
+
+def test_a_log_that_takes_its_time_hides_nothing() -> None:
+    class Slow(MemoryLog):
+        def reader(self, offsets: Mapping[TopicPartition, int]) -> MemoryReader:
+            reader, silent = super().reader(offsets), iter([True, True])
+            poll = reader.poll
+            reader.poll = lambda **how: [] if next(silent, False) else poll(**how)  # type: ignore[method-assign]
+            return reader
+
+    log = Slow()
+    log.append([encode_event(Maker(tenant="acme").completion(number, store=True)) for number in range(3)])
+    assert len(CompletionIndex(log).stored("acme")) == 3
