@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
-from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
 from trainer.gates.sample import render_chat, sample
@@ -54,6 +54,8 @@ class TrainingData:
     heldout_thumbs: Sequence[ThumbedAnswer]
     prompts: Sequence[tuple[int, ...]]
     """For candidate and parent to answer."""
+    ratings: Sequence[RatedAnswer] = ()
+    heldout_ratings: Sequence[RatedAnswer] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
@@ -61,7 +63,8 @@ class TrainingData:
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.thumbs)
+        thumbs = (*self.thumbs, *(thumb for rating in self.ratings if (thumb := rating.thumb())))
+        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=thumbs)
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ class Workshop:
             data.thumbs,
             self._settings.reward_model,
             self._settings.seed,
+            ratings=data.ratings,
             reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
             progress=self._progress,
         )
@@ -211,7 +215,7 @@ class Workshop:
         if kept.exists():
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
-        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
         parent, said_before = self._look_at(before.parent, data, suites)
@@ -229,7 +233,7 @@ class Workshop:
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
-            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,

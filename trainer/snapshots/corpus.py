@@ -78,12 +78,15 @@ def training_data(dataset: Dataset) -> TrainingData:
     # Where no answer can train PPO, other methods still learn and are to be judged.
     for split in (heldout, train):
         prompts += [pair.prompt_ids for pair in split.pairs] + [thumb.prompt_ids for thumb in split.thumbs]
+        prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
         pairs=train.pairs,
         thumbs=train.thumbs,
+        ratings=train.ratings,
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
+        heldout_ratings=heldout.ratings,
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
     )

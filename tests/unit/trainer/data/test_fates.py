@@ -118,7 +118,6 @@ def test_what_is_left_out_says_why_in_the_trainers_words(town: Town) -> None:
         ("fb-comment", Reason.NOT_A_PREFERENCE),
         ("fb-first", Reason.SUPERSEDED),
         ("fb-private", Reason.NO_CONSENT),
-        ("fb-neutral", Reason.NEUTRAL),
     ):
         fate = town.fate(name)
         assert (fate.status, fate.joined, fate.versions) == (FateStatus.EXCLUDED, None, ()), name
