@@ -81,6 +81,10 @@ class AttuneClient:
         """Where a version (`v3`) came from."""
         return self.request("GET", f"/v1/admin/policies/{name}/versions/{version}")
 
+    def card(self, name: str, version: str) -> dict[str, Any]:
+        """What the model card of a version (`v3`) is written from."""
+        return self.request("GET", f"/v1/admin/policies/{name}/versions/{version}/card")
+
     def fate(self, feedback_id: str) -> dict[str, Any]:
         """What became of a word of feedback."""
         return self.request("GET", f"/v1/feedback/{quote(feedback_id, safe='')}")

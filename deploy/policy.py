@@ -1,8 +1,9 @@
-"""`attune policy ...`: look at versions, promote one, take one back. Talks to a running server's admin API."""
+"""`attune policy ...`: look at versions, read their cards, promote, take back. Talks to a server's admin API."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from deploy.client import AttuneClient
 from deploy.explain import show as show_explanation
 from schemas.base import parse_version_name
 
-app = typer.Typer(help="Versions of a policy: list, show, explain, promote, roll back.", no_args_is_help=True)
+app = typer.Typer(help="Versions of a policy: list, show, explain, card, promote, roll back.", no_args_is_help=True)
 Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="The server.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="ATTUNE_API_KEY", help="A key with the scope admin.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Kept in the journal for ever.")]
@@ -65,6 +66,34 @@ def explain(
     """Where a version came from: feedback, gates, example answers, lineage."""
     policy, number = parse_version_name(version)
     show_explanation(_client(url, api_key).explain(policy, f"v{number}"), Console(), recipe=recipe)
+
+
+@app.command()
+def card(
+    version: Annotated[str, typer.Argument(help="e.g. support@v3")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the cards and their pictures to this new folder instead.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", help="Name of the base on the Hugging Face Hub, for the card's head.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """The model card of a version and of its reward model, in Hugging Face's format (Markdown).
+
+    Printed without --out, the version's card alone, pictures left out.
+    """
+    # Here, so that other commands don't wait for the Hub's library.
+    from deploy.cards import README, card_texts, write_card
+
+    policy, number = parse_version_name(version)
+    told = _client(url, api_key).card(policy, f"v{number}")
+    if out is None:
+        typer.echo(card_texts(told, base_model)[README])
+        return
+    for path in write_card(told, out, base_model):
+        typer.echo(path)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue
 
 from schemas.base import Millis, Record, Sha256
 from schemas.manifests import AnswerExample, GateResult
+from schemas.reports import Curves, RewardReport
 
 
 class FeedbackUsed(Record):
@@ -43,3 +44,11 @@ class VersionExplained(Record):
     recipe: dict[str, JsonValue]
     code_version: str
     seed: int
+
+
+class CardFacts(Record):
+    """All that a version's model card, and that of its reward model, is written from."""
+
+    explained: VersionExplained
+    curves: Curves | None = Field(description="of the policy's training; None where none were kept")
+    reward_model: RewardReport | None = Field(description="None where none was kept")

@@ -93,6 +93,9 @@ class AdapterManifest(Record):
     code_version: str
     seed: int
     examples: tuple[AnswerExample, ...] = ()
+    report: Sha256 | None = Field(
+        default=None, description="digest of its gate report and training curves in the registry (`reports`)"
+    )
 
 
 class OffsetRange(Record):

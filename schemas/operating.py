@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from schemas.answers import Answer
 from schemas.base import Millis
-from schemas.explanations import VersionExplained
+from schemas.explanations import CardFacts, VersionExplained
 from schemas.lifecycle import Lease, Stage
 
 
@@ -90,6 +90,16 @@ class VersionOrigin(Answer):
     since: Millis
     reason: str
     made: VersionExplained | None = Field(description="null where nothing was published")
+
+
+class VersionCard(Answer):
+    """What a version's model card is written from."""
+
+    version: str
+    stage: Stage
+    since: Millis
+    reason: str
+    facts: CardFacts
 
 
 class ErasureStep(Answer):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine_server import EngineServer, serve_engine
 
-GENERATION_DEFAULTS = {"top_p": 0.9, "top_k": 50}
+GENERATION_DEFAULTS = {"top_p": 0.8, "top_k": 20}
 """What the shared tiny model's generation_config.json adds to every request that does not say otherwise."""
 
 

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,52 +20,31 @@ from transformers import PreTrainedTokenizerBase
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
-from trainer.data import LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
+from schemas.reports import REWARD_REPORT_FILE, Curves
+from trainer.data import PreferencePair
+from trainer.examine import Examiner
 from trainer.gates.judge import Evidence, judge
-from trainer.gates.measure import PolicyMeasurement, answer_logprobs, measure_policy
+from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
 from trainer.learn.config import PolicyRecipe
-from trainer.learn.policy import PolicyData, PolicyResult, train_policy
-from trainer.learn.replay import KeptSets, replay
+from trainer.learn.policy import PolicyResult, train_policy
+from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
-from trainer.models.adapter import load_role
+from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
 from trainer.state import write_whole
 from trainer.suites.cases import Suites
-from trainer.suites.run import SuiteAnswers, answer_suite, changed_examples, judged
+from trainer.suites.run import changed_examples, judged
+from trainer.training_data import TrainingData
 
+_REWARD_CURVES = "reward-curves.json"
 _PROBES = 3
 _PROBE_TOKENS = 16
 _R = TypeVar("_R", bound=Record)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What one turn learns from and is judged on; nobody's label is in both."""
-
-    answers: Sequence[LoggedAnswer]
-    """Whose every token has its true probability: for PPO, and to measure the drift on."""
-    pairs: Sequence[PreferencePair]
-    thumbs: Sequence[ThumbedAnswer]
-    heldout_pairs: Sequence[PreferencePair]
-    heldout_thumbs: Sequence[ThumbedAnswer]
-    prompts: Sequence[tuple[int, ...]]
-    """For candidate and parent to answer."""
-    ratings: Sequence[RatedAnswer] = ()
-    heldout_ratings: Sequence[RatedAnswer] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows of the snapshot that could not be opened or used, by reason."""
-    kept: KeptSets | None = None
-    """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
-
-    def for_policy(self) -> PolicyData:
-        """What the policy may learn from."""
-        thumbs = (*self.thumbs, *(thumb for rating in self.ratings if (thumb := rating.thumb())))
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=thumbs)
 
 
 @dataclass(frozen=True)
@@ -88,6 +68,7 @@ class Learned(Record):
     stopped: str | None = Field(description="why it ended before its last step")
     kl: float = Field(description="to the frozen base on logged answers, nats per sequence")
     metrics: dict[str, float]
+    curves: Curves | None = Field(default=None, description="metrics of each step")
 
 
 class Judgement(Record):
@@ -151,9 +132,10 @@ class Workshop:
         return replace(data, answers=found.answers, kept=found.kept), found.left_out
 
     def train_reward(self, data: TrainingData) -> RewardModel:
-        """The turn's reward model, fresh on all labels so far."""
+        """The turn's reward model, fresh on all labels so far; `judge` lays its report beside it."""
         if self.reward_folder.is_dir():
             return RewardModel.load(self._base, self.reward_folder)
+        steps = RecordedSteps(self._progress)
         model = train_reward_model(
             self._base,
             data.pairs,
@@ -162,8 +144,9 @@ class Workshop:
             self._settings.seed,
             ratings=data.ratings,
             reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
-            progress=self._progress,
+            progress=steps,
         )
+        write_whole(self._work / _REWARD_CURVES, canonical_json(Curves.of(steps.history)))
         model.save(self.reward_folder)
         return model
 
@@ -186,7 +169,11 @@ class Workshop:
         if result.beta is not None:
             figures["beta_next"] = result.beta
         learned = Learned(
-            steps=result.steps, stopped=result.stopped, kl=result.kl_to_reference, metrics=_finite(figures)
+            steps=result.steps,
+            stopped=result.stopped,
+            kl=result.kl_to_reference,
+            metrics=_finite(figures),
+            curves=Curves.of(result.history),
         )
         write_whole(kept, canonical_json(learned))
         return learned
@@ -216,19 +203,23 @@ class Workshop:
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
+        self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
-        parent, said_before = self._look_at(before.parent, data, suites)
+        like = partial(liked_probability, reward)
+        examiner = Examiner(self._base, self._tokenizer, self._settings, suites, data.prompts, data.judged, like)
+        parent = examiner.examine(before.parent)
         self._progress("measure parent", 1, 1, {})
         self._progress("measure candidate", 0, 1, {})
-        candidate, said = self._look_at(self.adapter, data, suites)
+        candidate = examiner.examine(self.adapter)
+        value = examiner.value(candidate, parent)
         self._progress("measure candidate", 1, 1, {})
         accuracy = figures.get("accuracy_pairs")
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
-        kl = max(learned.kl, candidate.kl_nats_per_sequence or 0.0)
+        kl = max(learned.kl, candidate.measurement.kl_nats_per_sequence or 0.0)
         evidence = Evidence(
-            candidate=candidate,
-            parent=parent,
+            candidate=candidate.measurement,
+            parent=parent.measurement,
             kl_nats_per_sequence=kl,
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
@@ -237,21 +228,42 @@ class Workshop:
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
-            ability=judged(suites.ability, said.ability),
-            ability_parent=judged(suites.ability, said_before.ability),
-            attacks=judged(suites.red_team, said.red_team),
-            attacks_parent=judged(suites.red_team, said_before.red_team),
+            ability=judged(suites.ability, candidate.answers.ability),
+            ability_parent=judged(suites.ability, parent.answers.ability),
+            attacks=judged(suites.red_team, candidate.answers.red_team),
+            attacks_parent=judged(suites.red_team, parent.answers.red_team),
+            value=value,
+            judged_answers=len(data.judged),
+            judging_people=len({one.group for one in data.judged}),
         )
         judgement = Judgement(
             gates=judge(evidence, self._settings.gates),
             kl_nats_per_sequence=kl,
             accuracy=accuracy,
-            metrics=_finite({**{f"reward_{name}": x for name, x in figures.items()}, **_figures(candidate, parent)}),
+            metrics=_finite(
+                {
+                    **{f"reward_{name}": x for name, x in figures.items()},
+                    **_figures(candidate.measurement, parent.measurement),
+                    **({} if value is None else value.figures()),
+                }
+            ),
             probes=self._probes(suites),
-            examples=changed_examples(suites, said_before, said),
+            examples=changed_examples(suites, parent.answers, candidate.answers),
         )
         write_whole(kept, canonical_json(judgement))
         return judgement
+
+    def _report_reward(self, data: TrainingData, reward: RewardModel, figures: Mapping[str, float]) -> None:
+        """Lay the reward model's report beside it, with what else is published of it."""
+        report = reward_report(
+            reward,
+            data.heldout_pairs,
+            data.heldout_thumbs,
+            learnt_from=data.labels(),
+            figures=_finite(figures),
+            curves=_read(self._work / _REWARD_CURVES, Curves),
+        )
+        write_whole(self.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 
     def _previous_accuracy(self, untied: Sequence[PreferencePair], before: Before) -> float | None:
         """The reward model before, on the same fresh labels: a harder batch of labels then blames nobody."""
@@ -259,34 +271,6 @@ class Workshop:
             return None
         previous = RewardModel.load(self._base, before.reward_model, role="reward-before")
         return previous.evaluate(untied, ()).get("accuracy_pairs")
-
-    def _look_at(
-        self, adapter: Path | None, data: TrainingData, suites: Suites
-    ) -> tuple[PolicyMeasurement, SuiteAnswers]:
-        gates, role = self._settings.gates, None if adapter is None else POLICY
-        if adapter is not None:
-            load_role(self._base, POLICY, adapter)
-        measurement = measure_policy(
-            self._base,
-            role,
-            data.prompts[: gates.prompts],
-            max_new_tokens=gates.max_new_tokens,
-            batch_size=gates.batch_size,
-            token_budget=self._settings.learner.micro_batch_tokens,
-            seed=self._settings.seed,
-        )
-        ability, red_team = (
-            answer_suite(
-                self._base,
-                role,
-                self._tokenizer,
-                cases,
-                max_new_tokens=self._settings.suites.max_new_tokens,
-                batch_size=gates.batch_size,
-            )
-            for cases in (suites.ability, suites.red_team)
-        )
-        return measurement, SuiteAnswers(ability, red_team)
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""

@@ -6,7 +6,7 @@ All token ids come from the tokenizer of the base model that is trained; nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.errors import InvalidInput
 
@@ -75,6 +75,10 @@ class PreferencePair:
     """Kind of feedback it came from: comparison, ranking, correction, imported."""
     set_id: str
     """Pairs out of one ranking share it and stay in one batch."""
+    speaker: str = field(default="", compare=False)
+    """Who speaks: user, rater, ai, implicit; empty where nobody says."""
+    heldout: str = field(default="", compare=False)
+    """Why it is held out: user, time, or empty."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,24 @@ class ThumbedAnswer:
     """Inverse propensity of clicking, already clipped."""
     group: str
     """Pseudonymous user."""
+    sample_id: str = field(default="", compare=False)
+    """Of the logged answer that it is about (`LoggedAnswer.sample_id`); empty where nothing was logged."""
+    heldout: str = field(default="", compare=False)
+    """Why it is held out: user, time, or empty."""
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """A logged answer with a thumb: what the value of another policy is estimated on."""
+
+    answer: LoggedAnswer
+    liked: bool
+    cohort: str
+    """Of the voter, as in `ThumbedAnswer`."""
+    weight: float
+    """Inverse propensity of clicking, already clipped."""
+    group: str
+    """Pseudonym of the voter."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,10 @@ class RatedAnswer:
     """As of a thumb."""
     group: str
     """Pseudonymous user, whose stars are compared with each other before those of others."""
+    sample_id: str = field(default="", compare=False)
+    """As of a thumb."""
+    heldout: str = field(default="", compare=False)
+    """As of a thumb."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.stars <= 5:
@@ -119,7 +145,8 @@ class RatedAnswer:
         """The nearest thumb, for what learns from likes alone: four and five stars up, one and two down, three none."""
         if self.stars == 3:
             return None
-        return ThumbedAnswer(self.prompt_ids, self.answer_ids, self.stars > 3, self.cohort, self.weight, self.group)
+        about = (self.cohort, self.weight, self.group, self.sample_id, self.heldout)
+        return ThumbedAnswer(self.prompt_ids, self.answer_ids, self.stars > 3, *about)
 
 
 @dataclass(frozen=True)

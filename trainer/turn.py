@@ -24,7 +24,7 @@ from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
-from trainer.candidate import Before, Judgement, Learned, TrainingData, Workshop
+from trainer.candidate import Before, Judgement, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
 from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
@@ -37,6 +37,7 @@ from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import LastTurn, StateDir, TurnState
 from trainer.suites.cases import load_suites
+from trainer.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Turns:
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))
         found, method = learnable(data.for_policy(), self.settings.policy_recipe), self.settings.learner.method
-        if found < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+        if found < self.settings.feedback.min_answers or not any(data.labels().values()):
             noun = "pairs" if method == "dpo" else "answers"
             return f"{found} {noun} that {method.upper()} could learn from are too few"
         return None
@@ -277,6 +278,7 @@ class Turns:
             code_version=code_version(),
             seed=settings.seed,
             examples=judgement.examples,
+            curves=learned.curves,
         )
         published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
         self._finish(turn, judgement.accuracy, reward_digest)

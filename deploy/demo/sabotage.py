@@ -26,7 +26,14 @@ LEARNT_WORDS = 500  # all flipped: the newest of those that were pressed
 PRESSED_WORDS = 700  # some are not fit to learn from, and the newest still wait
 PATIENCE_S = 600.0
 LOOK_EVERY_S = 0.2
-OPENED_GATES = ("length_drift", "length_correlation", "entropy_drop", "retained_ability", "red_team")
+OPENED_GATES = (
+    "length_drift",
+    "length_correlation",
+    "entropy_drop",
+    "retained_ability",
+    "red_team",
+    "off_policy_value",
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ def flipped(settings: TrainerSettings, state_dir: Path, red_team: Path) -> Train
         "max_length_correlation": 1.0,
         "max_entropy_drop": 1.0,
         "max_ability_drop": 1.0,
+        "max_value_drop": 1.0,
     }
     return settings.model_copy(
         update={

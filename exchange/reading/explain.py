@@ -1,17 +1,25 @@
-"""What made a version, from the registry alone: its snapshot, the feedback in it, gates, example answers, recipe.
+"""What made a version, from the registry alone: its snapshot, the feedback in it, gates, example answers, recipe,
+curves, and how its reward model came out.
 
 Knows manifests; knows no log, no journal and no code of the trainer.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from pydantic import ValidationError
+
 from exchange.registry.port import Registry
-from schemas.base import version_name
-from schemas.errors import NotFound
-from schemas.explanations import FeedbackUsed, VersionExplained
+from schemas.base import Record, version_name
+from schemas.errors import IntegrityError, NotFound
+from schemas.explanations import CardFacts, FeedbackUsed, VersionExplained
 from schemas.manifests import SnapshotManifest
+from schemas.reports import CURVES_FILE, REWARD_REPORT_FILE, Curves, RewardReport
+from schemas.wire import validation_summary
 
 _KIND = "words."
+_R = TypeVar("_R", bound=Record)
 
 
 def explain_version(registry: Registry, policy: str, version: int) -> VersionExplained:
@@ -45,6 +53,30 @@ def explain_version(registry: Registry, policy: str, version: int) -> VersionExp
         code_version=manifest.code_version,
         seed=manifest.seed,
     )
+
+
+def card_facts(registry: Registry, policy: str, version: int) -> CardFacts:
+    """What the model card of `POLICY@vN` is written from. Raises as `explain_version` does."""
+    manifest = registry.adapter(policy, version)
+    return CardFacts(
+        explained=explain_version(registry, policy, version),
+        curves=_kept(registry, "reports", manifest.report, CURVES_FILE, Curves),
+        reward_model=_kept(registry, "reward-models", manifest.reward_model, REWARD_REPORT_FILE, RewardReport),
+    )
+
+
+def _kept(registry: Registry, kind: str, digest: str | None, name: str, model: type[_R]) -> _R | None:
+    """One JSON file of an artifact; None where it is not there."""
+    if digest is None:
+        return None
+    try:
+        data = registry.read_artifact_file(kind, digest, name)
+    except NotFound:
+        return None
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{name} of {kind} {digest} cannot be read: {validation_summary(error)}") from error
 
 
 def _feedback(snapshot: SnapshotManifest) -> FeedbackUsed:

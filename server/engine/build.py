@@ -32,6 +32,7 @@ from exchange.fingerprint import base_fingerprint, chat_template_hash, local_mod
 from server.engine.adapters import AdapterSlots
 from server.engine.errors import EngineSettingsError
 from server.engine.inflight import InFlight
+from server.engine.outputs import take_sampled
 from server.engine.port import Engine, Sink
 from server.engine.routes import harden
 from server.engine.seam import RecordingEngine
@@ -97,7 +98,11 @@ class VllmEngine:
         base_fingerprint: str,
         chat_template_hash: str,
         base_layers: BaseLayers,
+        *,
+        takes_sampled: bool,
     ) -> None:
+        self.takes_sampled = takes_sampled
+        """Whether logprobs are taken off the engine core's outputs (`server.engine.outputs`)."""
         self._app = app
         self._recorder = recorder
         self._slots = slots
@@ -111,6 +116,11 @@ class VllmEngine:
     @property
     def app(self) -> ASGIApp:
         return self._app
+
+    @property
+    def client(self) -> Any:
+        """vLLM's own engine client, with the recorder in front of it."""
+        return self._recorder
 
     @property
     def base_names(self) -> tuple[str, ...]:
@@ -232,6 +242,7 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
             base_fingerprint(folder),
             chat_template_hash(folder) if template is None else template_hash(_template_text(template)),
             base_layers(folder),
+            takes_sampled=await take_sampled(client),
         )
         await slots.warm_up()
         async with app.router.lifespan_context(app):

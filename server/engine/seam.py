@@ -3,7 +3,8 @@
 Knows vLLM's sampling parameters and outputs, and turns them into plain records. Knows nothing of HTTP: who asked
 comes by `server.request.context`, and a call without it is not recorded. It never changes what is sampled or
 what the caller sees. It departs from the plain client in one request parameter: where no logprobs were asked it asks
-for those of the sampled tokens (`logprobs=0`), which vLLM's OpenAI layer does not show.
+for those of the sampled tokens (`logprobs=0`), which vLLM's OpenAI layer does not show, and takes them off the engine
+core's outputs where `server.engine.outputs` can.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from server.engine.inflight import InFlight
 from server.engine.port import Sink
 from server.engine.record import EffectiveSampling, FinishReason
 from server.engine.recorder import Recording
+from server.engine.taken import Taken, taking
 from server.request.context import RequestContext, current_request
 
 GRAMMARS = ("json", "json_object", "regex", "choice", "grammar", "structural_tag")
@@ -53,26 +55,30 @@ class RecordingEngine:
         """As `EngineClient.generate`. The context is read now, not when the first output is asked for."""
         context = current_request.get()
         adapter = None if lora_request is None else str(lora_request.lora_name)
-        recording = None
+        recording = taken = None
         if context is not None and self.sink is not None:
-            sampling_params = _with_logprobs(sampling_params)
+            if sampling_params.num_logprobs is None:
+                taken = Taken(request_id, sampling_params.n)
+                sampling_params = _with_logprobs(sampling_params)
             recording = self._recording(self.sink, context, prompt, sampling_params, request_id, adapter)
         outputs = self._inner.generate(prompt, sampling_params, request_id, lora_request=lora_request, **rest)
-        return self._tee(outputs, recording, sampling_params.output_kind, adapter or self._base_name)
+        return self._tee(outputs, recording, taken, sampling_params.output_kind, adapter or self._base_name)
 
     async def _tee(
         self,
         outputs: AsyncGenerator[RequestOutput, None],
         recording: Recording | None,
+        taken: Taken | None,
         kind: RequestOutputKind,
         name: str,
     ) -> AsyncGenerator[RequestOutput, None]:
         unfinished: FinishReason = "error"
+        taking.set(taken)
         with self._in_flight.hold(name):
             try:
                 async for output in outputs:
                     if recording is not None:
-                        _take(recording, output, kind)
+                        _take(recording, output, kind, taken)
                         if output.finished:
                             # Before the last output is handed on: the caller may never come back for more.
                             recording.close(unfinished)
@@ -111,14 +117,12 @@ class RecordingEngine:
 
 
 def _with_logprobs(params: SamplingParams) -> SamplingParams:
-    """A copy that asks for the sampled tokens' logprobs, whatever the caller asked for; the caller's object stays as
-    it is.
+    """A copy that asks for the sampled tokens' logprobs; the caller's object stays as it is.
 
     A shallow copy is enough, as vLLM copies deeply whatever it changes later, unless the caller gave its object away.
     """
     params = copy(params)
-    if params.num_logprobs is None:
-        params.logprobs = 0
+    params.logprobs = 0
     return params
 
 
@@ -163,15 +167,14 @@ def effective_sampling(params: SamplingParams, config: Any) -> EffectiveSampling
     )
 
 
-def _take(recording: Recording, output: RequestOutput, kind: RequestOutputKind) -> None:
+def _take(recording: Recording, output: RequestOutput, kind: RequestOutputKind, taken: Taken | None) -> None:
+    cumulative = kind is not RequestOutputKind.DELTA
     for choice in output.outputs:
-        recording.sampled(
-            choice.index,
-            choice.token_ids,
-            _sampled_logprobs(choice.token_ids, choice.logprobs),
-            choice.text,
-            cumulative=kind is not RequestOutputKind.DELTA,
-        )
+        if choice.logprobs is None and taken is not None:
+            logprobs = taken.logprobs_of(choice.index, choice.token_ids, cumulative=cumulative)
+        else:
+            logprobs = _sampled_logprobs(choice.token_ids, choice.logprobs)
+        recording.sampled(choice.index, choice.token_ids, logprobs, choice.text, cumulative=cumulative)
         if choice.finish_reason is not None:
             recording.finished(choice.index, choice.finish_reason, choice.stop_reason)
     if output.finished:
@@ -181,6 +184,7 @@ def _take(recording: Recording, output: RequestOutput, kind: RequestOutputKind) 
 
 
 def _sampled_logprobs(token_ids: Sequence[int], logprobs: Any) -> list[float] | None:
+    """Out of vLLM's dictionaries, one for each token."""
     if logprobs is None or len(logprobs) != len(token_ids):
         return None
     return [position[token].logprob for token, position in zip(token_ids, logprobs, strict=True)]

@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.bench.plain_ppo import Batch, PlainPPO, pad
+from tests.bench.rivals.plain_ppo import Batch, PlainPPO, pad
 from trainer.data import LoggedAnswer
 from trainer.learn.config import LearnerConfig, LoraSettings, PpoConfig
 from trainer.learn.optimise import clipped_step
@@ -38,11 +39,11 @@ RATE = 2e-5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="8 answers and two rounds instead of 32 and five")
+    parser.add_argument("--quick", action="store_true", help="6 answers and one round instead of 32 and five")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--plain-rows", type=int, default=4, help="rows of the plain one's micro-batches")
     options = parser.parse_args()
-    count, rounds = (8, 2) if options.quick else (32, 5)
+    count, rounds = (6, 1) if options.quick else (32, 5)
     device = torch.device(options.device)
     model = random_llama().to(device)
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -54,9 +55,11 @@ def main() -> None:
     apart = compare_references(ours, plain, batches)
     tokens = sum(len(answer.prompt_ids) + len(answer.answer_ids) for answer in answers)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(rounds):
+    for number in range(rounds):
         seconds["ours"].append(timed(ours.update, device))
         seconds["theirs"].append(timed(lambda: plain.update(batches), device))
+        words = ", ".join(f"{name} {tokens / values[-1]:.1f} tokens/s" for name, values in seconds.items())
+        print(f"round {number + 1} of {rounds}: {words}", file=sys.stderr, flush=True)
     speed = {name: tokens / statistics.median(values) for name, values in seconds.items()}
     adapters = [weight for role in (POLICY, "reward", CRITIC) for weight in base.parameters(role).values()]
     memory = {

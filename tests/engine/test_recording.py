@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -107,6 +109,54 @@ def test_plain_stream_does_not_show_logprobs(engine_server: EngineServer) -> Non
     assert all(choice.get("logprobs") is None for chunk in chunks for choice in chunk["choices"])
     choice = engine_server.record(completion_id).choices[0]
     assert len(choice.logprobs or ()) == len(choice.token_ids) > 0
+
+
+def test_logprobs_are_taken_off_the_engine_core_and_equal_vllms_own(
+    engine_server: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails where a new vLLM has other internals than `server.engine.outputs` knows: recording still works then, but
+    at the price of vLLM's dictionaries.
+    """
+    from server.engine.build import VllmEngine  # loads vLLM, which warns
+
+    engine = engine_server.engine
+    assert isinstance(engine, VllmEngine)
+    assert engine.takes_sampled
+    _, taken = chat(engine_server, seed=13, n=2)
+    monkeypatch.delattr(engine.client.output_processor, "add_request")
+    _, plain = chat(engine_server, seed=13, n=2)
+    for ours, vllms in zip(taken.choices, plain.choices, strict=True):
+        assert ours.token_ids == vllms.token_ids
+        assert ours.logprobs == pytest.approx(vllms.logprobs, abs=1e-5)
+        assert ours.text == vllms.text
+
+
+def test_requests_beside_one_that_asks_for_more_logprobs_keep_their_own(
+    engine_server: EngineServer, tiny_model: Path
+) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        plain = [pool.submit(chat, engine_server, seed=seed, max_tokens=100, ignore_eos=True) for seed in (1, 2)]
+        asked = pool.submit(chat, engine_server, seed=3, max_tokens=100, logprobs=True, top_logprobs=4)
+        records = [future.result()[1] for future in (*plain, asked)]
+    for record in records:
+        torch.testing.assert_close(
+            torch.tensor(record.choices[0].logprobs),
+            recomputed(tiny_model, record, record.choices[0]),
+            atol=1e-3,
+            rtol=0,
+        )
+
+
+async def test_unknown_internals_leave_vllm_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    from server.engine.outputs import take_sampled  # loads vLLM, which warns
+
+    class OtherProcessor:
+        def add_request(self) -> None: ...
+
+    client = SimpleNamespace(output_processor=OtherProcessor())
+    assert not await take_sampled(client)
+    assert "the slow way" in caplog.text
+    assert vars(client.output_processor) == {}
 
 
 @pytest.mark.parametrize("streaming", [False, True])

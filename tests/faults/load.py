@@ -42,7 +42,7 @@ class Account:
     failed: list[str] = field(default_factory=list)
     """Chats that failed while the server was meant to be up, and how."""
     broken: int = 0
-    """Chats that broke off with the server, or found none, when it had just been killed."""
+    """Chats that broke off with the server, or found none, while it was killed, down or starting."""
     refused: Counter[str] = field(default_factory=Counter)
     """Feedback refused, by the message; it is sent again."""
     refused_badly: list[str] = field(default_factory=list)

@@ -92,7 +92,7 @@ def judged(
         ways = ", ".join(f"{count} {way}" for way, count in sorted(account.acknowledged_as.items()))
         told.append(f"acknowledged: {ways}")
     if account.broken:
-        told.append(f"{account.broken} chats broke off with the server")
+        told.append(f"{account.broken} chats met a server that was down or starting")
     if account.refused:
         told.append(f"feedback refused {account.refused.total()} times")
     if account.unsettled:

@@ -51,7 +51,7 @@ SCENES: tuple[Scene, ...] = (
         partial(killed_server, kills=24),
         partial(killed_server, kills=4),
     ),
-    Scene("crash", "server killed, real vLLM", partial(killed_engine, kills=4), partial(killed_engine, kills=1)),
+    Scene("crash", "server killed, real vLLM", partial(killed_engine, kills=3), partial(killed_engine, kills=1)),
     Scene(
         "crash",
         "trainer killed at exact moments",

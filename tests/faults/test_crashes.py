@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tests.faults.server_kills import killed_server
 from tests.faults.trainer_kills import COMMIT, killed_at_each_moment
-from tests.faults.training import seeded_world
 
 
 def test_a_server_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -16,4 +15,4 @@ def test_a_server_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) ->
 
 
 def test_a_trainer_killed_between_training_and_commit_makes_the_same_adapter(tmp_path: Path) -> None:
-    killed_at_each_moment(tmp_path, (COMMIT,), (), seeded_world(tmp_path, comparisons=24)).check()
+    killed_at_each_moment(tmp_path, (COMMIT,), (), comparisons=24).check()

@@ -58,11 +58,11 @@ def killed_at_each_moment(
     work: Path,
     moments: tuple[Moment, ...] = MOMENTS,
     endings: tuple[Moment, ...] = ENDINGS,
-    people: World | None = None,
+    comparisons: int = 48,
 ) -> Outcome:
     """One turn that dies at one moment after the other, going on each time where it stopped."""
-    world = copied(people or seeded_world(work), work / "victim")
     with trainer_nursery() as nursery:
+        world = copied(seeded_world(work, comparisons), work / "victim")
         trainer = Trainer(world, parent=nursery)
         for _, place, when, count in moments:
             trainer.dies_at(place, when, count)

@@ -18,11 +18,12 @@ from transformers import PreTrainedTokenizerBase
 
 from exchange.settings import build_settings
 from tests.invariants.worlds import LORA, logged, prompts, sample, taste, tiny_base
-from trainer.candidate import Before, TrainingData, Workshop
+from trainer.candidate import Before, Workshop
 from trainer.data import PreferencePair, ThumbedAnswer
 from trainer.models.files import folder_digest
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
+from trainer.training_data import TrainingData
 
 
 def settings_of(model: Path, method: str) -> TrainerSettings:

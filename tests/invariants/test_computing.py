@@ -2,7 +2,7 @@
 
 Micro-batches add their gradients up in another order, so they agree to 1e-5 of the largest entry and not bit for bit;
 gradient checkpointing computes the same numbers twice and agrees bit for bit. The reward model goes on from an earlier
-one here: which linear probe a fresh one starts from is a choice between fits, not a sum.
+one here: a fresh one starts from a linear probe, and where that one's optimiser stops, rounding decides.
 """
 
 from __future__ import annotations

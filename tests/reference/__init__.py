@@ -81,4 +81,22 @@ ORACLES = (
         f"{_LOOPS}::test_weighted_kl",
         "Precup et al. 2000",
     ),
+    Oracle(
+        "self-normalised importance sampling",
+        f"{_UNIT}/test_off_policy.py::test_self_normalised_by_hand",
+        f"{_LOOPS}::test_off_policy_values",
+        "Swaminathan and Joachims 2015",
+    ),
+    Oracle(
+        "doubly robust value",
+        f"{_UNIT}/test_off_policy.py::test_doubly_robust_by_hand",
+        f"{_LOOPS}::test_off_policy_values",
+        "Dudik et al. 2011",
+    ),
+    Oracle(
+        "bootstrap over people",
+        f"{_UNIT}/test_off_policy.py::test_a_bootstrap_draws_people_with_all_their_answers",
+        f"{_LOOPS}::test_a_bootstrap_over_people",
+        "Field and Welsh 2007",
+    ),
 )

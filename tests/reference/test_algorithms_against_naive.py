@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.algorithms import advantages, dpo, kl, kto, ppo, preference, sequences
+from trainer.algorithms import advantages, dpo, kl, kto, off_policy, ppo, preference, sequences
 
 SEEDS = range(5)
 LIMITS = ppo.Limits()
@@ -199,3 +199,34 @@ def test_dpo_and_kto(seed: int) -> None:
         for ratio, good in zip(naive, liked.tolist(), strict=True)
     ]
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_off_policy_values(seed: int) -> None:
+    log_ratios, rewards = _normal(seed, (9,), 1.5).double(), (_normal(seed + 1, (9,)) > 0).double()
+    modelled, expected, weights = (_normal(seed + n, (9,)).double().abs() for n in (2, 3, 4))
+    ratios = off_policy.sequence_ratios(log_ratios, 3.0)
+    below = above = corrected = model = 0.0
+    for row in range(9):
+        rho = min(math.exp(float(log_ratios[row])), 3.0)
+        w, r = float(weights[row]), float(rewards[row])
+        below += w * rho
+        above += w * rho * r
+        corrected += w * rho * (r - float(modelled[row]))
+        model += w * float(expected[row])
+    assert float(off_policy.self_normalised(ratios, rewards, weights)) == pytest.approx(above / below, abs=1e-9)
+    found = off_policy.doubly_robust(ratios, rewards, modelled, expected, weights)
+    assert float(found) == pytest.approx(model / float(weights.sum()) + corrected / below, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_bootstrap_over_people(seed: int) -> None:
+    """Each draw by hand: the answers of the people drawn, one after the other, and their plain mean."""
+    people = torch.tensor([0, 1, 1, 2, 2, 2, 3])
+    rewards = _normal(seed, (7,)).double()
+    times = off_policy.people_resampled(people, 5, seed)
+    found = off_policy.self_normalised(torch.ones(7, dtype=torch.float64), rewards, times)
+    drawn = torch.randint(4, (5, 4), generator=torch.Generator().manual_seed(seed)).tolist()
+    for draw, names in enumerate(drawn):
+        values = [float(rewards[row]) for name in names for row in range(7) if int(people[row]) == name]
+        assert float(found[draw]) == pytest.approx(sum(values) / len(values), abs=1e-9)

@@ -14,6 +14,7 @@ GateName = Literal[
     "entropy_drop",
     "retained_ability",
     "red_team",
+    "off_policy_value",
 ]
 
 
@@ -40,12 +41,37 @@ class GateSettings(BaseModel):
     max_ability_drop: float = Field(
         0.05, ge=0, le=1, description="share of the retained-ability cases that may be lost (ours)"
     )
+    max_value_drop: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of liked answers that may be lost for sure, by off-policy evaluation on held-out people's "
+        "judged answers (ours)",
+    )
+    max_value_ratio: float = Field(
+        10.0,
+        gt=0,
+        description="largest importance ratio of a judged answer in off-policy evaluation; larger ones count as this "
+        "(truncated importance sampling, Ionides 2008; the number is ours)",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
     min_pairs: int = Field(
         30, ge=1, description="held-out pairs below which the reward model's accuracy is not judged (ours)"
     )
     min_answers: int = Field(
         16, ge=3, description="sampled answers below which length, entropy and correlation are not judged (ours)"
+    )
+    min_judged_answers: int = Field(
+        30, ge=1, description="judged answers, effectively, below which a candidate's value is not judged (ours)"
+    )
+    min_judging_people: int = Field(
+        10, ge=2, description="held-out people with a verdict below which a candidate's value is not judged (ours)"
+    )
+    judged_answers: int = Field(
+        128,
+        ge=1,
+        description="judged answers at most, the newest, that candidate and parent are valued on; each answers their "
+        "prompts anew (ours)",
     )
     must_measure: tuple[GateName, ...] = Field(
         ("kl_budget",), description="gates that fail where there is too little data; all others pass and say so"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.manifests import GateReport
-from trainer.gates import drift, quality
+from trainer.gates import drift, off_policy, quality
 from trainer.gates.config import GateSettings
 from trainer.gates.measure import PolicyMeasurement
+from trainer.gates.value import ValueComparison
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Evidence:
     ability_parent: Mapping[str, bool] = field(default_factory=dict)
     attacks: Mapping[str, bool] = field(default_factory=dict)
     attacks_parent: Mapping[str, bool] = field(default_factory=dict)
+    value: ValueComparison | None = None
+    """On held-out people's judged answers; None where there were too few."""
+    judged_answers: int = 0
+    judging_people: int = 0
 
 
 def judge(evidence: Evidence, settings: GateSettings) -> GateReport:
@@ -57,6 +62,7 @@ def judge(evidence: Evidence, settings: GateSettings) -> GateReport:
             drift.entropy_drop(candidate.entropy_nats_per_token, parent.entropy_nats_per_token, settings),
             quality.retained_ability(evidence.ability, evidence.ability_parent, settings),
             quality.red_team(evidence.attacks, evidence.attacks_parent, settings),
+            off_policy.off_policy_value(evidence.value, evidence.judged_answers, evidence.judging_people, settings),
         )
     )
 

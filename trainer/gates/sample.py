@@ -115,13 +115,17 @@ def sample(
     greedy: bool,
     seed: int,
     batch_size: int = 32,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
 ) -> list[tuple[int, ...]]:
-    """One answer for each prompt, from the whole distribution at temperature 1, or greedily.
+    """One answer for each prompt: sampled (by default from the whole distribution at temperature 1), or greedily.
 
     Args:
         role: who answers; None is the frozen base.
         prompts: token ids, not empty.
         max_new_tokens: an answer that has no stop token by then is cut there.
+        temperature, top_p, top_k: of sampling; 1 and 0 are off.
         seed: equal seeds give equal answers on one machine and thread count. The global generator is left as it was.
 
     Returns:
@@ -133,7 +137,7 @@ def sample(
         max_new_tokens=max_new_tokens,
         do_sample=not greedy,
         # Everything that a model's own generation_config.json could add is switched off by name.
-        **({} if greedy else _WHOLE_DISTRIBUTION),
+        **({} if greedy else {**_WHOLE_DISTRIBUTION, "temperature": temperature, "top_p": top_p, "top_k": top_k}),
         no_repeat_ngram_size=0,
         repetition_penalty=1.0,
         num_beams=1,

@@ -32,6 +32,7 @@ from schemas.manifests import (
     canonical_json,
     files_digest,
 )
+from schemas.reports import CURVES_FILE, Curves
 from trainer.gates.judge import failures_in_words
 from trainer.release.lease import TrainerLease
 from trainer.state import write_whole
@@ -68,6 +69,8 @@ class Candidate:
     code_version: str
     seed: int
     examples: tuple[AnswerExample, ...] = ()
+    curves: Curves | None = None
+    """Of its training."""
 
 
 class Report(Record):
@@ -137,7 +140,7 @@ class Publisher:
             reason = f"gates: {failures_in_words(candidate.gates)}"
             self.reject(version, reason)
             return Published(version, False, False, reason, report)
-        manifest = _manifest(self.policy, version, candidate, files, work / "manifest.json")
+        manifest = _manifest(self.policy, version, candidate, files, report, work / "manifest.json")
         self.registry.publish_adapter(candidate.folder, manifest)
         self._announce(manifest)
         canary = self.start_canary(version, f"passed {len(candidate.gates.results)} gates")
@@ -158,6 +161,8 @@ class Publisher:
             examples=candidate.examples,
         )
         write_whole(folder / "report.json", canonical_json(report))
+        if candidate.curves is not None:
+            write_whole(folder / CURVES_FILE, canonical_json(candidate.curves))
         return self.registry.publish_artifact("reports", folder, describe_folder(folder))
 
     def _announce(self, manifest: AdapterManifest) -> None:
@@ -232,7 +237,7 @@ class Publisher:
 
 
 def _manifest(
-    policy: str, version: int, candidate: Candidate, files: Mapping[str, FileDigest], kept: Path
+    policy: str, version: int, candidate: Candidate, files: Mapping[str, FileDigest], report: str, kept: Path
 ) -> AdapterManifest:
     """The manifest, made once: the registry takes a repeat only if it is the very same."""
     digest = files_digest(files)
@@ -262,6 +267,7 @@ def _manifest(
         code_version=candidate.code_version,
         seed=candidate.seed,
         examples=candidate.examples,
+        report=report,
     )
     write_whole(kept, canonical_json(manifest))
     return manifest

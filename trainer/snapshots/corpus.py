@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
+from schemas.feedback import FeedbackSource
 from schemas.manifests import SnapshotManifest
-from trainer.candidate import TrainingData
+from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
@@ -19,9 +20,12 @@ from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
-from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, living_keys, open_dataset
+from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
+from trainer.training_data import TrainingData
+
+_PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def training_data(dataset: Dataset) -> TrainingData:
     prompts = [answer.prompt_ids for answer in heldout.answers]
     prompts += [pair.prompt_ids for pair in heldout.pairs]
     prompts += [answer.prompt_ids for answer in train.answers]
-    # Where no answer can train PPO, other methods still learn and are to be judged.
+    # Where no answer can train PPO, other methods still learn and are to be judged: on what Attune itself was asked.
     for split in (heldout, train):
-        prompts += [pair.prompt_ids for pair in split.pairs] + [thumb.prompt_ids for thumb in split.thumbs]
+        prompts += [pair.prompt_ids for pair in split.pairs if pair.source != IMPORTED]
+        prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
         prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
@@ -87,6 +92,21 @@ def training_data(dataset: Dataset) -> TrainingData:
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
         heldout_ratings=heldout.ratings,
+        judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
+    )
+
+
+def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
+    """The held-out people's logged answers that a person thumbed or rated, in that order: none has taught anybody.
+
+    A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
+    """
+    thumbs = (*heldout.thumbs, *(thumb for rating in heldout.ratings if (thumb := rating.thumb())))
+    logged = {answer.sample_id: answer for answer in heldout.answers}
+    return tuple(
+        JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
+        for thumb in thumbs
+        if thumb.sample_id in logged and thumb.cohort in _PEOPLE
     )

@@ -155,16 +155,11 @@ class _Opener:
 
     def _verdict(self, row: Row) -> ThumbedAnswer | RatedAnswer:
         prompt, answer = self._tokens(row["completion_id"], row["choice"])
+        name = f"{row['completion_id']}/{row['choice']}"
+        about = (row["source"], row["weight"], row["group"], name, row["heldout"])
         if row["stars"] is not None:
-            return RatedAnswer(prompt, answer, row["stars"], row["source"], row["weight"], row["group"])
-        return ThumbedAnswer(
-            prompt_ids=prompt,
-            answer_ids=answer,
-            liked=row["liked"],
-            cohort=row["source"],
-            weight=row["weight"],
-            group=row["group"],
-        )
+            return RatedAnswer(prompt, answer, row["stars"], *about)
+        return ThumbedAnswer(prompt, answer, row["liked"], *about)
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
         prompt, original = self._tokens(row["completion_id"], row["choice"])
@@ -223,4 +218,6 @@ def _preference(row: Row, chosen: TokenPair, rejected: tuple[int, ...], *, tie: 
         group=row["group"],
         source=row["kind"],
         set_id=row["feedback_id"],
+        speaker=row["source"],
+        heldout=row["heldout"],
     )

@@ -25,10 +25,26 @@ REFUSALS = (
 )
 
 
-class _Manager(KafkaConnectionManager):  # type: ignore[misc]
-    """Remembers why the last connection failed."""
+class Failures:
+    """Why connections fail: the last refusal, until one is let in, else the last failure."""
 
-    failure: BaseException | None = None
+    last: BaseException | None = None
+
+    def note(self, error: BaseException | None, *, proving: bool) -> None:
+        """A connection ended its start with `error`, or none; `proving` if it was showing its credentials then."""
+        if proving and isinstance(error, kafka_errors.KafkaConnectionError):
+            error = kafka_errors.SaslAuthenticationFailedError("the broker hung up")
+        # The try after a refusal may run out of time: that tells less, and must not hide it.
+        if error is None or is_refusal(error) or not is_refusal(self.last):
+            self.last = error
+
+
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]
+    """Tells `failures` of each connection."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.failures = Failures()
+        super().__init__(*args, **options)
 
     async def _connect(self, node: Any, conn: Any, *args: Any, **options: Any) -> None:
         prove, proving = conn._sasl_authenticate, False
@@ -39,12 +55,8 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
             await prove(*proof, **more)
             proving = False
 
-        def note(error: BaseException | None) -> None:
-            hung_up = proving and isinstance(error, kafka_errors.KafkaConnectionError)
-            self.failure = kafka_errors.SaslAuthenticationFailedError("the broker hung up") if hung_up else error
-
         conn._sasl_authenticate = noted
-        conn.init_future.add_both(lambda _: note(conn.init_future.exception))
+        conn.init_future.add_both(lambda _: self.failures.note(conn.init_future.exception, proving=proving))
         await super()._connect(node, conn, *args, **options)
 
 
@@ -56,8 +68,13 @@ def connection(**options: Any) -> Any:
 
 def refusal(client: Any) -> BaseException | None:
     """Why the cluster refuses a connection made by `connection`; None where it is only away."""
-    failure = client._manager.failure
-    return failure if isinstance(failure, REFUSALS) or is_tls_fault(failure) else None
+    failure: BaseException | None = client._manager.failures.last
+    return failure if is_refusal(failure) else None
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the cluster answered, and does not want this process as it is."""
+    return isinstance(error, REFUSALS) or is_tls_fault(error)
 
 
 def is_tls_fault(error: BaseException | None) -> bool:

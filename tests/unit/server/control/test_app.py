@@ -343,6 +343,10 @@ async def test_versions_and_words_can_be_traced(server: Server, two_versions: No
     assert (told.status_code, told.json()["stage"], told.json()["made"]["parent"]) == (200, "candidate", "support@v0")
     assert (await server.get(f"{POLICIES}/support/versions/v1", Scope.CHAT)).status_code == 403
     assert (await server.get(f"{POLICIES}/support/versions/v7")).status_code == 404
+    card = await server.get(f"{POLICIES}/support/versions/v1/card", Scope.READ)
+    assert (card.status_code, card.json()["facts"]["explained"]["parent"]) == (200, "support@v0")
+    assert (await server.get(f"{POLICIES}/support/versions/v1/card", Scope.CHAT)).status_code == 403
+    assert (await server.get(f"{POLICIES}/support/versions/v0/card")).status_code == 404, "the base has none"
     other = await server.http.get(
         f"{POLICIES}/support/versions/v1", headers=server.key(Scope.ADMIN, aliases=("sales",))
     )

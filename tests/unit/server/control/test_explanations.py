@@ -10,10 +10,12 @@ import pytest
 
 from exchange.journal import PolicyJournal
 from exchange.log.port import EventLog
+from exchange.reading.explain import card_facts, explain_version
 from exchange.registry.artifacts import describe_folder
 from exchange.registry.port import Registry
-from schemas.errors import InvalidInput, NotFound
-from schemas.manifests import AnswerExample, GateReport, GateResult, SnapshotManifest, files_digest
+from schemas.errors import IntegrityError, InvalidInput, NotFound
+from schemas.manifests import AnswerExample, GateReport, GateResult, SnapshotManifest, canonical_json, files_digest
+from schemas.reports import Curves, RewardReport
 from server.control.explanations import explained
 from tests.golden.samples import SAMPLES
 from tests.unit.server.control.world import Operator, publish
@@ -69,6 +71,40 @@ async def test_a_version_is_explained_from_its_feedback_to_its_answers(
         assert about["gates"] == [GATE.model_dump(mode="json")]
         assert about["examples"] == [EXAMPLE.model_dump(mode="json")]
         assert (about["recipe"], about["code_version"]) == ({"a": 1}, "test")
+
+
+def test_a_card_is_written_from_manifest_curves_and_the_reward_model_s_report(
+    registry: Registry, tmp_path: Path
+) -> None:
+    curves = Curves.of([{"loss": 1.0}, {"loss": 0.5}])
+    report = RewardReport(learnt_from={"pairs": 3}, figures={"margin": 0.5}, curves=curves)
+    digests = []
+    for kind, name, kept in (("reports", "curves.json", curves), ("reward-models", "report.json", report)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / name).write_bytes(canonical_json(kept))
+        digests.append(registry.publish_artifact(kind, folder, describe_folder(folder)))
+    publish(registry, tmp_path, 1, report=digests[0], reward_model=digests[1])
+    facts = card_facts(registry, "support", 1)
+    assert (facts.curves, facts.reward_model) == (curves, report)
+    assert facts.explained == explain_version(registry, "support", 1)
+
+
+def test_a_version_of_before_reports_were_kept_has_a_card(registry: Registry, tmp_path: Path) -> None:
+    publish(registry, tmp_path, 1)
+    facts = card_facts(registry, "support", 1)
+    assert (facts.curves, facts.reward_model) == (None, None)
+    with pytest.raises(NotFound):
+        card_facts(registry, "support", 2)
+
+
+def test_a_report_that_is_none_is_refused(registry: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    (folder / "curves.json").write_text('{"steps": "all"}', encoding="utf-8")
+    publish(registry, tmp_path, 1, report=registry.publish_artifact("reports", folder, describe_folder(folder)))
+    with pytest.raises(IntegrityError, match=r"curves.json of reports .* cannot be read"):
+        card_facts(registry, "support", 1)
 
 
 async def test_without_its_snapshot_a_version_is_still_explained(

@@ -21,6 +21,7 @@ from schemas.operating import (
     PolicyHistory,
     PolicyList,
     PolicyView,
+    VersionCard,
     VersionOrigin,
 )
 from server.openapi import described, document
@@ -108,6 +109,7 @@ async def test_bodies_have_the_shapes_that_are_written(server: Whole) -> None:
     history = await check(PolicyHistory, "GET", f"{ADMIN}/policies/support/history")
     assert history["entries"]
     await check(VersionOrigin, "GET", f"{ADMIN}/policies/support/versions/v1")
+    await check(VersionCard, "GET", f"{ADMIN}/policies/support/versions/v1/card")
     erased = await check(ErasureDone, "POST", f"{ADMIN}/erasures", {"user": "ann", "rebuild": True})
     await check(ErasureStatus, "GET", f"{ADMIN}/erasures/{erased['id']}")
     await check(ErasureList, "GET", f"{ADMIN}/erasures")

@@ -151,6 +151,7 @@ def test_judge_runs_every_gate_and_one_failure_fails_the_report() -> None:
         "entropy_drop",
         "retained_ability",
         "red_team",
+        "off_policy_value",
     ]
     bad = judge(_evidence(7.0, 13), SETTINGS)
     assert not bad.passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from schemas.base import new_id, now_ms
 from schemas.errors import NotFound
 from schemas.journal import VersionPromoted, VersionRejected
 from schemas.lifecycle import Stage
+from schemas.reports import Curves
 from tests.unit.trainer.control.house import POLICY, House, candidate, open_house
 from trainer.release.lease import LeaseLost
 from trainer.release.publish import ParentMoved
+
+CURVES = Curves.of([{"loss": 0.5}])
 
 
 def entries(house: House) -> list[tuple[str, bool]]:
@@ -31,7 +35,8 @@ def promote(house: House, version: int) -> None:
 def test_a_candidate_that_passed_becomes_canary_with_its_whole_manifest(tmp_path: Path) -> None:
     with open_house() as house:
         version = house.publisher.reserve(0)
-        published = house.publisher.publish(version, candidate(tmp_path), tmp_path)
+        made = replace(candidate(tmp_path), curves=CURVES)
+        published = house.publisher.publish(version, made, tmp_path)
         assert (published.version, published.passed, published.canary) == (1, True, True)
         assert entries(house) == [("version_reserved", True), ("candidate_published", True), ("canary_started", True)]
         state = house.journal.state(POLICY)
@@ -43,6 +48,9 @@ def test_a_candidate_that_passed_becomes_canary_with_its_whole_manifest(tmp_path
         assert (manifest.parent, manifest.snapshot, manifest.reward_model) == (0, "d" * 64, "e" * 64)
         assert manifest.probes[0].logprobs == (-0.5,)
         assert state.versions[1].kl_nats_per_sequence == 1.5
+        assert manifest.report is not None
+        report = house.registry.fetch_artifact("reports", manifest.report, tmp_path / "cache")
+        assert Curves.model_validate_json((report / "curves.json").read_bytes()) == CURVES
 
 
 def test_a_candidate_that_failed_keeps_its_number_and_report_but_its_adapter_goes_nowhere(tmp_path: Path) -> None:

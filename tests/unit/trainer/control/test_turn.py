@@ -15,12 +15,13 @@ from exchange.fingerprint import base_fingerprint
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures
+from exchange.reading.explain import card_facts
 from exchange.reading.influence import influence
 from schemas.base import now_ms
 from schemas.errors import ConfigError
 from schemas.lifecycle import PolicyState, Stage
 from schemas.wire import encode_event
-from tests.factories import START, Maker
+from tests.factories import PLAIN, START, Maker
 from tests.tiny_models import make_tiny_model
 from tests.unit.privacy.scan import Plants, scan
 from tests.unit.trainer.control.world import World
@@ -83,6 +84,19 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert snapshot.funnel["reward_model"] == 96
     assert snapshot.words_by_source == {"user": 96}
     assert len(manifest.examples) == 5, "of the suites' questions, answered by base and candidate"
+    facts = card_facts(registry, "support", 1)
+    assert facts.curves is not None
+    assert facts.curves.steps[-1] == manifest.metrics["steps"]
+    assert facts.curves.series["kl_to_base_per_sequence"][-1] is not None
+    report = facts.reward_model
+    assert report is not None
+    assert report.figures["accuracy_pairs"] == manifest.metrics["reward_accuracy_pairs"]
+    assert {one.name for one in report.slices if one.by == "source"} == {"user"}
+    assert {one.name for one in report.slices if one.by == "heldout"} <= {"user", "time"}
+    assert sum(one.count for one in report.reliability_pairs) == 2 * report.figures["pairs"]
+    (value,) = (result for result in manifest.gates.results if result.name == "off_policy_value")
+    assert value.passed, "nobody thumbed an answer, so nothing is said"
+    assert value.value is None
     registry.fetch_artifact("reward-models", manifest.reward_model, tmp_path / "cache")
 
     # The probes are what a server will compute: fresh from the published files, without the trainer's memory.
@@ -131,7 +145,10 @@ def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World)
     assert once(strict) == 3, "it takes new labels to try again"
 
 
-def test_a_turn_by_dpo_publishes_what_its_own_section_says(world: World) -> None:
+def test_a_turn_by_dpo_learns_where_no_answer_could_train_ppo(seeded: World, tmp_path: Path) -> None:
+    world = World(tmp_path / "world", seeded.model)
+    greedy = PLAIN.model_copy(update={"temperature": 0.0})
+    world.talk(start_ms=0, comparisons=48, seed=1, prefix="a", sampling=greedy)
     settings = world.settings(
         learner={"method": "dpo", "max_tokens": 20_000}, dpo={"minibatch_pairs": 8, "learning_rate": 1e-3}
     )
