@@ -40,8 +40,8 @@ class Split:
     answers: tuple[LoggedAnswer, ...]
     pairs: tuple[PreferencePair, ...]
     thumbs: tuple[ThumbedAnswer, ...]
-    ratings: tuple[RatedAnswer, ...]
     demonstrations: tuple[Demonstration, ...]
+    ratings: tuple[RatedAnswer, ...] = ()
 
 
 @dataclass(frozen=True)
