@@ -206,7 +206,7 @@ class Turns:
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))
         found, method = learnable(data.for_policy(), self.settings.policy_recipe), self.settings.learner.method
-        if found < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+        if found < self.settings.feedback.min_answers or not any(data.labels().values()):
             noun = "pairs" if method == "dpo" else "answers"
             return f"{found} {noun} that {method.upper()} could learn from are too few"
         return None

@@ -45,7 +45,6 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
     "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
-    Reason.NEUTRAL: "Three stars say neither good nor bad; comparisons say more.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",

@@ -214,16 +214,13 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
             return reason
-    if isinstance(word.signal, Comment | Outcome):
-        return Reason.NOT_A_PREFERENCE
-    return Reason.NEUTRAL if isinstance(word.signal, Rating) and word.signal.stars == 3 else None
+    return Reason.NOT_A_PREFERENCE if isinstance(word.signal, Comment | Outcome) else None
 
 
 def liked(word: FeedbackReceived) -> bool | None:
     """A verdict as good or bad: thumbs as they are, 4 or 5 stars good, 1 or 2 bad; None for everything else.
 
-    Departs from ordinal pairs within a user (LEARNING.md): those need two ratings of one prompt, which chats do not
-    give.
+    What the reward model learns from ratings are the stars themselves (`trainer.algorithms.ordinal`).
     """
     if isinstance(word.signal, Thumbs):
         return word.signal.value == "up"

@@ -83,12 +83,15 @@ def training_data(dataset: Dataset) -> TrainingData:
     for split in (heldout, train):
         prompts += [pair.prompt_ids for pair in split.pairs if pair.source != IMPORTED]
         prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
+        prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
         pairs=train.pairs,
         thumbs=train.thumbs,
+        ratings=train.ratings,
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
+        heldout_ratings=heldout.ratings,
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
@@ -96,13 +99,14 @@ def training_data(dataset: Dataset) -> TrainingData:
 
 
 def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
-    """The held-out people's logged answers that a person thumbed, in the order of the thumbs: none has taught anybody.
+    """The held-out people's logged answers that a person thumbed or rated, in that order: none has taught anybody.
 
     A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
     """
+    thumbs = (*heldout.thumbs, *(thumb for rating in heldout.ratings if (thumb := rating.thumb())))
     logged = {answer.sample_id: answer for answer in heldout.answers}
     return tuple(
         JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
-        for thumb in heldout.thumbs
+        for thumb in thumbs
         if thumb.sample_id in logged and thumb.cohort in _PEOPLE
     )
