@@ -56,14 +56,15 @@ def _ratings(count: int, seed: int) -> list[RatedAnswer]:
     for number, prompt in enumerate(prompts(count, seed)):
         style, rater = rng.choice((FRIENDLY, GRUFF)), number % 6
         stars = 1 + (style is FRIENDLY) + 2 * (rater % 2 == 0) + (rng.random() < 0.3)
-        ratings.append(RatedAnswer(prompt, (style[0], *prompt, style[1]), stars, "user", 1.0, f"u{rater}"))
+        answer = (style[0], *prompt, rng.choice((12, 13)))
+        ratings.append(RatedAnswer(prompt, answer, stars, "user", 1.0, f"u{rater}"))
     return ratings
 
 
 def test_it_learns_from_stars_of_kind_and_of_harsh_raters(model_dir: Path, tmp_path: Path) -> None:
     """A harsh rater's two stars praise and a kind rater's three blame: only offsets of raters can tell."""
     base = tiny_base(model_dir)
-    model = train_reward_model(base, [], [], CONFIG, 0, ratings=_ratings(120, 1))
+    model = train_reward_model(base, [], [], CONFIG, 0, ratings=_ratings(200, 1))
     figures = model.evaluate([], [], _ratings(60, 2))
     assert figures["ratings"] == 60
     assert figures["accuracy_ratings"] > 0.8

@@ -10,7 +10,7 @@ beside all that (`trainer.joining.imports`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.completion import ConsentLevel
 from schemas.feedback import (
@@ -73,6 +73,10 @@ class Joined:
     window_ms: int
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Event id -> its place in the order in which events were read, from 1."""
+    read: int = 0
+    """How many events were read."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -138,6 +142,8 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         watermark=known.watermark,
         window_ms=window_ms,
         imported=imported,
+        places=known.places,
+        read=known.read,
     )
 
 

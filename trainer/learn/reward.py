@@ -76,6 +76,8 @@ def train_reward_model(
     _fit(base, role, units, extras, has_ties, config, seed, progress)
     if not reference:
         reference = [answer for unit in units for answer in unit.answers]
+    scale = extras.rating_scale() or known_scale
+    rated = {} if scale is None else {item.cohort: scale.cohort() for item in ratings}
     model = RewardModel(
         base=base,
         role=role,
@@ -83,8 +85,8 @@ def train_reward_model(
         deviation=1.0,
         clip=config.score_clip,
         tie_threshold=float(extras.log_eta.detach().exp()) if has_ties else 0.0,
-        cohorts=extras.cohorts(),
-        ratings=extras.rating_scale() or known_scale,
+        cohorts=rated | extras.cohorts(),
+        ratings=scale,
         pooling=config.pooling,
         token_budget=config.micro_batch_tokens,
     )

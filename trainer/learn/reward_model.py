@@ -5,6 +5,7 @@ Knows an adapter with a scalar head on a shared base, and its standardisation. T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,15 @@ class RatingScale:
     scale: float
     thresholds: tuple[float, ...]
     """Four, rising, in logits."""
+
+    def cohort(self) -> Cohort:
+        """How the common rater would press a thumb: up for four and five stars, down for one and two.
+
+        The log odds of the two are no line in the score; this is its tangent where they are even.
+        """
+        _, second, third, _ = self.thresholds
+        steepness = 2 / (1 + math.exp((second - third) / 2))
+        return Cohort(steepness * self.scale, -steepness * (second + third) / 2)
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def test_a_turn_whose_parent_was_taken_back_is_dropped(world: World) -> None:
     assert once(settings) == 0
     world.vote(canary=1, stable=0, wins=6, losses=1, at_ms=now_ms() - START + 1_000, prefix="w")
     with StateDir(settings.state_dir) as state:
-        state.save_turn(TurnState(parent=0, snapshot="0" * 64, labels=5))
+        state.save_turn(TurnState(parent=0, snapshot="0" * 64))
     assert once(settings) == 0, "promoted; the turn from v0 is dropped"
     with StateDir(settings.state_dir) as state:
         assert state.turn() is None
