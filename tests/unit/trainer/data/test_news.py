@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from exchange.log.memory import MemoryLog
 from schemas.event import Event
@@ -29,6 +31,10 @@ class Reading:
         self.ledger = Ledger(folder / "ledger.db", "support")
         self._ingest = Ingest(self.log, self.ledger, "support")
 
+    def close(self) -> None:
+        self._ingest.close()
+        self.ledger.close()
+
     def after(self, events: Sequence[Event]) -> Joined:
         """What is joined once these have been read too."""
         self.log.append([encode_event(event) for event in events])
@@ -44,23 +50,28 @@ class Reading:
         return [*events, self.make.completion(start + count + WINDOW, user="clock")]
 
 
-def test_words_that_go_hide_none_that_come(tmp_path: Path) -> None:
-    """Four of five people are erased, another takes a word back: the total falls by more than comes."""
+@pytest.fixture
+def reading(tmp_path: Path) -> Iterator[Reading]:
     reading = Reading(tmp_path)
+    yield reading
+    reading.close()
+
+
+def test_words_that_go_hide_none_that_come(reading: Reading) -> None:
+    """Four of five people are erased, another takes a word back: the total falls by more than comes."""
     story = reading.talk(0, 20)
     before = reading.after(story)
     mark = mark_of(before, SETTINGS, 5)
     assert new_labels(before, SETTINGS, 5, None) == 20
     assert new_labels(before, SETTINGS, 5, mark) == 0
     gone = [reading.make.erasure(f"u{number}", at=50_000) for number in range(4)]
-    kept = next(event for event in story if event.id == "fb_5")
+    kept = next(event for event in story if event.id == "fb_0005")
     now = reading.after([*gone, reading.make.retraction(kept), *reading.talk(60_000, 7)])  # type: ignore[arg-type]
     assert len(now.words) == 3 + 7
     assert new_labels(now, SETTINGS, 5, mark) == 7
 
 
-def test_what_expires_hides_none_that_come(tmp_path: Path) -> None:
-    reading = Reading(tmp_path)
+def test_what_expires_hides_none_that_come(reading: Reading) -> None:
     mark = mark_of(reading.after(reading.talk(0, 20)), SETTINGS, 5)
     reading.after(reading.talk(60_000, 7))
     reading.ledger.expire({"standard": START + 50_000})
@@ -69,8 +80,7 @@ def test_what_expires_hides_none_that_come(tmp_path: Path) -> None:
     assert new_labels(now, SETTINGS, 5, mark) == 7
 
 
-def test_a_word_whose_window_was_open_is_new_once_it_has_closed(tmp_path: Path) -> None:
-    reading = Reading(tmp_path)
+def test_a_word_whose_window_was_open_is_new_once_it_has_closed(reading: Reading) -> None:
     late = reading.make.completion(15_000, user="u1")
     mark = mark_of(reading.after([*reading.talk(0, 6), late, reading.make.thumb(late, at=15_001)]), SETTINGS, 5)
     now = reading.after([reading.make.completion(40_000, user="clock")])
@@ -78,16 +88,14 @@ def test_a_word_whose_window_was_open_is_new_once_it_has_closed(tmp_path: Path) 
     assert new_labels(now, SETTINGS, 5, mark) == 1
 
 
-def test_what_a_spool_brings_late_is_new_though_its_time_is_old(tmp_path: Path) -> None:
-    reading = Reading(tmp_path)
+def test_what_a_spool_brings_late_is_new_though_its_time_is_old(reading: Reading) -> None:
     answer, other = reading.make.completion(1_000, id="spooled"), reading.make.completion(1_000, id="there")
-    mark = mark_of(reading.after([*reading.talk(0, 6), other]), SETTINGS, 5)
+    mark = mark_of(reading.after([*reading.talk(5_000, 6), other]), SETTINGS, 5)
     now = reading.after([answer, reading.make.thumb(answer, at=1_500), reading.make.thumb(other, at=1_500)])
     assert new_labels(now, SETTINGS, 5, mark) == 2
 
 
-def test_imported_votes_are_new_when_they_are_read_and_when_they_begin_to_count(tmp_path: Path) -> None:
-    reading = Reading(tmp_path)
+def test_imported_votes_are_new_when_they_are_read_and_when_they_begin_to_count(reading: Reading) -> None:
     votes = [imported(reading.make, "a", liked=True, target=f"vote_{number}") for number in range(4)]
     few = reading.after([*votes, *reading.talk(60_000, 3)])
     early = mark_of(few, SETTINGS, 5)
