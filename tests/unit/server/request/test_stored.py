@@ -190,6 +190,6 @@ def test_a_log_that_takes_its_time_hides_nothing() -> None:
             reader.poll = lambda **how: [] if next(silent, False) else poll(**how)  # type: ignore[method-assign]
             return reader
 
-    log = Slow()
-    log.append([encode_event(Maker(tenant="acme").completion(number, store=True)) for number in range(3)])
+    log, make = Slow(), Maker(tenant="acme")
+    log.append([encode_event(make.completion(number, store=True)) for number in range(3)])
     assert len(CompletionIndex(log).stored("acme")) == 3
