@@ -54,6 +54,19 @@ class LabelSlice(Record):
     accuracy: float = Field(description="share ordered or told as people did")
 
 
+class AspectReport(Record):
+    """How well one aspect is told on held-out values, and what it counts for."""
+
+    name: str
+    values: int = Field(ge=0, description="values learnt from")
+    heldout: int = Field(ge=0, description="values judged on")
+    correlation: float | None = Field(description="Pearson's r of told and given; None: too few values, or all equal")
+    r2: float | None = Field(description="share of the variance told; below 0 where the mean would tell more")
+    weight: float = Field(description="reward for one standard deviation; 0: counts for nothing")
+    floor: float | None = Field(description="least acceptable value, -1 to 1")
+    below_floor: float | None = Field(description="share of the turn's answers told to lie below it")
+
+
 class RewardReport(Record):
     """How a reward model came out, on labels it was not trained on."""
 
@@ -65,6 +78,7 @@ class RewardReport(Record):
     )
     reliability_thumbs: tuple[ReliabilityBin, ...] = Field(default=(), description="of P(liked), by cohort")
     curves: Curves = Field(description="of its training; no steps where it was solved in closed form")
+    aspects: tuple[AspectReport, ...] = Field(default=(), description="by name")
 
 
 def _short(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +52,13 @@ class RatingScale:
         return Cohort(steepness * self.scale, -steepness * (second + third) / 2)
 
 
+class Scorer(Protocol):
+    """What gives answers their reward."""
+
+    def score(self, answers: Sequence[TokenPair]) -> list[float]:
+        """A reward for each answer, in standard deviations of the reward model's reference answers."""
+
+
 @dataclass(frozen=True)
 class RewardModel:
     """Scores answers by the weights that `role` holds on `base`; training that role again changes this model."""
@@ -80,6 +88,19 @@ class RewardModel:
             for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
                 scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
+
+    def states(self, answers: Sequence[TokenPair]) -> Tensor:
+        """What the head reads of each answer [N, H], float32 on the CPU."""
+        states = torch.zeros(len(answers), self.base.parameters(self.role)["head.weight"].shape[1])
+        with self.base.role(self.role), torch.no_grad():
+            for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
+                states[list(batch.rows)] = self.base.pooled(batch, self.pooling).cpu()
+        return states
+
+    def standard(self, states: Tensor) -> Tensor:
+        """Standardised scores [N] out of `states` [N, H], not clipped."""
+        with torch.no_grad():
+            return (self.base.project(self.role, states.to(self.base.device)).cpu() - self.mean) / self.deviation
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from schemas.reports import Curves, LabelSlice, ReliabilityBin, RewardReport
+from schemas.reports import AspectReport, Curves, LabelSlice, ReliabilityBin, RewardReport
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
 from trainer.learn.progress import Progress
 from trainer.learn.reward_model import Cohort, RewardModel
@@ -48,6 +48,7 @@ def reward_report(
     learnt_from: Mapping[str, int],
     figures: Mapping[str, float],
     curves: Curves,
+    aspects: Sequence[AspectReport] = (),
 ) -> RewardReport:
     """The report on held-out labels; ties say nothing of which answer is better and are left out of slices and bins.
 
@@ -55,6 +56,7 @@ def reward_report(
         learnt_from: how many labels of each kind it was trained on.
         figures: of `RewardModel.evaluate`, finite.
         curves: of its training.
+        aspects: of its heads.
     """
     untied = [pair for pair in pairs if not pair.tie]
     slices: list[LabelSlice] = []
@@ -90,6 +92,7 @@ def reward_report(
         reliability_pairs=of_pairs,
         reliability_thumbs=of_thumbs,
         curves=curves,
+        aspects=tuple(aspects),
     )
 
 
