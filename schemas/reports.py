@@ -49,9 +49,9 @@ class LabelSlice(Record):
 
     by: str = Field(description="kind (of feedback), source (who speaks) or heldout (user: new people; time: newest)")
     name: str
-    labels: str = Field(description="pairs (without ties) or thumbs")
+    labels: str = Field(description="pairs (without ties), thumbs or ratings")
     count: int = Field(ge=1)
-    accuracy: float = Field(description="share ordered or told as people did")
+    accuracy: float = Field(description="share ordered or told as people did; of ratings, as `accuracy_ratings`")
 
 
 class AspectReport(Record):
@@ -70,7 +70,7 @@ class AspectReport(Record):
 class RewardReport(Record):
     """How a reward model came out, on labels it was not trained on."""
 
-    learnt_from: dict[str, int] = Field(description="labels by kind of data: pairs, thumbs")
+    learnt_from: dict[str, int] = Field(description="labels by kind of data: pairs, thumbs, ratings")
     figures: dict[str, float] = Field(description="as `RewardModel.evaluate` names them")
     slices: tuple[LabelSlice, ...] = ()
     reliability_pairs: tuple[ReliabilityBin, ...] = Field(

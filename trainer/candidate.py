@@ -265,6 +265,7 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
+            data.heldout_ratings,
             learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),

@@ -18,6 +18,7 @@ _FIGURES = {
     "margin": "mean score of chosen minus rejected, standard deviations",
     "ece_pairs": "expected calibration error of P(chosen wins), 10 bins",
     "accuracy_thumbs": "share of held-out thumbs told rightly",
+    "accuracy_ratings": "share of a held-out rater's pairs of unequal stars ordered as by their stars",
     "ece_thumbs": "expected calibration error of P(liked), 10 bins",
     "corr_reward_length": "Pearson's r of score and answer length",
     "corr_reward_length_partial": "the same given people's verdicts",

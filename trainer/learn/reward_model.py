@@ -138,7 +138,9 @@ class RewardModel:
         if thumbs:
             figures |= self._thumb_figures(scores[2 * len(pairs) :][: len(thumbs)], thumbs)
         if ratings:
-            figures |= _rating_figures(scores[len(answers) - len(ratings) :], ratings)
+            figures["ratings"] = float(len(ratings))
+            if (told := rating_accuracy(scores[len(answers) - len(ratings) :], ratings)) is not None:
+                figures["accuracy_ratings"] = told
         verdict = [0.5 if pair.tie else 1.0 for pair in pairs] + [0.5 if pair.tie else 0.0 for pair in pairs]
         verdict += [float(item.liked) for item in thumbs]
         verdict += [(item.stars - 1) / (ordinal.STARS - 1) for item in ratings]
@@ -226,15 +228,16 @@ class RewardModel:
         )
 
 
-def _rating_figures(scores: Tensor, ratings: Sequence[RatedAnswer]) -> dict[str, float]:
+def rating_accuracy(scores: Tensor, ratings: Sequence[RatedAnswer]) -> float | None:
+    """Share of a rater's pairs of unequal stars that these scores [N] order likewise, mean over raters; None: no such
+    pairs."""
     stars = torch.tensor([item.stars for item in ratings])
     rows: dict[str, list[int]] = {}
     for row, item in enumerate(ratings):
         rows.setdefault(item.group, []).append(row)
     shares = [ordinal.concordance(scores[theirs], stars[theirs]) for theirs in rows.values()]
     known = [share for share in shares if share is not None]
-    figures = {"ratings": float(len(ratings))}
-    return figures | {"accuracy_ratings": sum(known) / len(known)} if known else figures
+    return sum(known) / len(known) if known else None
 
 
 def standardise(model: RewardModel, reference: Sequence[TokenPair]) -> RewardModel:

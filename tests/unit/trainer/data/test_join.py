@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.base import now_ms
@@ -191,6 +191,7 @@ def test_every_reason_is_explained() -> None:
     assert set(EXPLANATIONS) == set(Reason)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_facts_makes_no_difference(rng: random.Random) -> None:
     make = Maker()
