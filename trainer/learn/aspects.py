@@ -91,7 +91,9 @@ class Aspects:
             observed = torch.tensor([item.value for item in theirs], dtype=torch.float64)
             rule, told = self.rules.get(name, AspectRule()), len(set(observed.tolist())) > 1
             predicted = head(self.model.states([item.answer for item in theirs])).double() if told else observed
-            below = None if rule.floor is None else float((head(states) < rule.floor).double().mean())
+            below = None
+            if rule.floor is not None and answers:
+                below = float((head(states) < rule.floor).double().mean())
             found.append(
                 AspectReport(
                     name=name,
@@ -117,12 +119,12 @@ def aspects_beside(
     """The aspects of the reward model stored in `folder`: those that lie there, else fitted and laid there.
 
     Args:
-        reference: answers on which a standardised aspect has mean 0 and deviation 1.
+        reference: answers on which a standardised aspect has mean 0 and deviation 1; of none, those valued.
     """
     file = folder / FILE
     if file.exists():
         return Aspects(model, AspectHeads.model_validate_json(file.read_bytes()).heads, rules)
-    heads = fit_aspects(model, values, reference)
+    heads = fit_aspects(model, values, reference or [item.answer for item in values])
     if heads:
         write_whole(file, canonical_json(AspectHeads(heads=heads)))
     return Aspects(model, heads, rules)
