@@ -64,7 +64,7 @@ def state_of(world: World) -> PolicyState:
 
 
 def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World, tmp_path: Path) -> None:
-    settings = world.settings(reward_model={"aspects": {"variety": {"weight": 0.5}}})
+    settings = world.settings(reward_model={"aspects": {"opening": {"weight": 0.5}}})
     assert once(settings) == 0
     state = state_of(world)
     assert (state.stable, state.canary, state.canary_share) == (0, 1, 0.5)
@@ -97,7 +97,7 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert {one.name for one in report.slices if one.by == "heldout"} <= {"user", "time"}
     assert sum(one.count for one in report.reliability_pairs) == 2 * report.figures["pairs"]
     (aspect,) = report.aspects
-    assert (aspect.name, aspect.weight, aspect.floor) == ("variety", 0.5, None)
+    assert (aspect.name, aspect.weight, aspect.floor) == ("opening", 0.5, None)
     assert aspect.values + aspect.heldout == snapshot.counts["aspects"] == 48
     (value,) = (result for result in manifest.gates.results if result.name == "off_policy_value")
     assert value.passed, "nobody thumbed an answer, so nothing is said"

@@ -111,7 +111,7 @@ class World:
                 user = f"user-{number % 12}"
                 events += pair
                 events.append(make.comparison(pair, better, at + 5, user=user, id=f"fb-{prefix}-c{number}"))
-                varied = {"variety": len(set(answers[2 * number + better])) / 8}
+                varied = {"opening": answers[2 * number + better][0] / 1_000}
                 thumb = make.thumb(pair[better], True, at + 6, user=user, id=f"fb-{prefix}-t{number}", aspects=varied)
                 events.append(thumb)
             # Event time goes on, so that all windows close.
