@@ -1,4 +1,4 @@
-"""`attune keys ...`: make, list and revoke API keys in the server's key file, which a running server sees at once; and a
+"""`attune keys ...`: make, list and revoke API keys in the server's key file, which a running server sees at once; make a
 new key for feedback handles.
 """
 
