@@ -1,5 +1,6 @@
-"""`attune keys ...`: make, list and revoke API keys in the server's key file, which a running server sees at once; make a
-new key for feedback handles.
+"""`attune keys ...`: make, list and revoke API keys in the server's key file, and make a new key for feedback handles.
+
+A running server sees changes of API keys at once, and of handle keys when it starts.
 """
 
 from __future__ import annotations
