@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from trainer.learn.policy import train_policy
 from trainer.models.base import POLICY, SharedBase
 from trainer.training_data import TrainingData
 
-LEARNER = LearnerConfig(kl_budget=3.0, kl_check_every=8)
-"""A budget that no arm should meet: trajectories are cut afterwards, all alike."""
+LEARNER = LearnerConfig(kl_budget=3.0, kl_check_every=8, max_tokens=150_000)
+"""A KL budget that no arm should meet, since trajectories are cut afterwards, all alike; and about half a minute of one
+core for each arm."""
 EXAMS_AT = (0.1, 0.25, 0.5)
 """Shares of a run's steps after which it is examined, beside its end."""
 
@@ -95,6 +96,8 @@ class Arm:
     """Of the learner; `none` leaves the base as it is."""
     reward: str = "model"
     """PPO's: the reward `model`, `brevity` (minus the answer's tokens), or `gold` itself."""
+    judged_only: bool = False
+    """PPO does without the answers that nobody judged."""
     world: Mapping[str, Any] = field(default_factory=dict)
     """Circumstances that differ from the ordinary ones."""
 
@@ -105,6 +108,7 @@ ARMS: Mapping[str, Arm] = {
     "dpo": Arm("dpo"),
     "kto": Arm("kto"),
     "sft": Arm("sft"),
+    "ppo, judged answers": Arm("ppo", judged_only=True),
     "brevity": Arm("ppo", reward="brevity"),
     "gold": Arm("ppo", reward="gold"),
     **{f"{method}, shuffled": Arm(method, world={"shuffled": True}) for method in ("ppo", "dpo", "kto")},
@@ -139,7 +143,7 @@ def run(arm: str, setting: str, world: World, base: SharedBase, examiner: Examin
         with tempfile.TemporaryDirectory() as folder:
             result = train_policy(
                 base,
-                _rewarded(world, chosen.reward, examiner.text_of).for_policy(),
+                _data(world, chosen, examiner.text_of).for_policy(),
                 world.reward,
                 recipe,
                 world.circumstances.seed,
@@ -163,15 +167,20 @@ def run(arm: str, setting: str, world: World, base: SharedBase, examiner: Examin
     }
 
 
-def _rewarded(world: World, reward: str, text_of: Any) -> TrainingData:
-    """The world's data, its answers with the reward that an arm is to have."""
-    if reward == "model":
-        return world.data
+def _data(world: World, arm: Arm, text_of: Callable[..., str]) -> TrainingData:
+    """The world's data as the arm is to have it."""
+    data = world.data
+    judged = {(thumb.prompt_ids, thumb.answer_ids) for thumb in data.thumbs}
+    judged |= {(pair.prompt_ids, side) for pair in data.pairs for side in (pair.chosen_ids, pair.rejected_ids)}
 
-    def scored(answer: LoggedAnswer) -> LoggedAnswer:
-        if reward == "brevity":
-            return replace(answer, reward=-float(len(answer.answer_ids)))
-        question = world.questions[text_of(answer.prompt_ids, whole=True)]
-        return replace(answer, reward=gold.score(question, text_of(answer.answer_ids)).total)
+    def rewarded(answer: LoggedAnswer) -> LoggedAnswer:
+        match arm.reward:
+            case "brevity":
+                return replace(answer, reward=-float(len(answer.answer_ids)))
+            case "gold":
+                question = world.questions[text_of(answer.prompt_ids, whole=True)]
+                return replace(answer, reward=gold.score(question, text_of(answer.answer_ids)).total)
+        return answer
 
-    return replace(world.data, answers=[scored(answer) for answer in world.data.answers])
+    kept = [one for one in data.answers if not arm.judged_only or (one.prompt_ids, one.answer_ids) in judged]
+    return replace(data, answers=[rewarded(answer) for answer in kept])

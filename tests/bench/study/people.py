@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -21,6 +21,8 @@ from deploy.demo.users import Taste, User, Verdict, make_users
 from deploy.demo.verdicts import Verdicts
 
 PEOPLE = 120
+ATTACKERS = 6
+"""Accounts of attackers, where there are any."""
 ROUND = 96
 """Questions that are asked at once."""
 COMPARED = 0.5
@@ -49,7 +51,7 @@ class Circumstances:
     seed: int
     words: int = 300
     """Words of feedback of honest people, with which the world ends."""
-    answers: int = 3000
+    answers: int = 2400
     """Answers that they are shown meanwhile, about."""
     shuffled: bool = False
     """Verdicts are dealt at random."""
@@ -58,7 +60,7 @@ class Circumstances:
     attack: str = ""
     """`bots` or `exploit`: who joins."""
     attackers: float = 0.0
-    """Share of attackers in all accounts."""
+    """Share of the questions that attackers ask."""
 
     @property
     def name(self) -> str:
@@ -88,7 +90,9 @@ class Talk:
         seed = self.world.seed
         self._rng = random.Random(f"people {seed}")
         self._asks = user_questions(random.Random(f"questions {seed}"))
-        self._people = accounts(self.world)
+        self._people = make_users(PEOPLE, seed, shipped("mixed").tastes)
+        taste = BOT if self.world.attack == "bots" else EXPLOIT
+        self._attackers = [User(f"{taste.name}-{seed}-{number}", taste) for number in range(ATTACKERS)]
         self._verdicts = Verdicts(seed, shuffled=self.world.shuffled)
         self._outbox: dict[int, list[dict[str, Any]]] = {}
 
@@ -104,7 +108,7 @@ class Talk:
         await self._ask(self._people[0], next(self._asks), 0)
 
     async def _round(self, number: int) -> None:
-        asked = [(self._rng.choice(self._people), next(self._asks)) for _ in range(ROUND)]
+        asked = [(self._somebody(), next(self._asks)) for _ in range(ROUND)]
         compared = [self._rng.random() < COMPARED for _ in asked]
         seeds = [self._rng.getrandbits(40) for _ in asked]
         shown = await asyncio.gather(
@@ -126,6 +130,10 @@ class Talk:
             wait = number + min(_LONGEST_WAIT, int(user.waits(self._rng)))
             self._outbox.setdefault(wait, []).extend([word] * (2 if user.repeats(self._rng) else 1))
         await self._deliver(number)
+
+    def _somebody(self) -> User:
+        attacks = self.world.attackers > 0 and self._rng.random() < self.world.attackers
+        return self._rng.choice(self._attackers if attacks else self._people)
 
     def _word(self, user: User, question: Question, texts: list[str]) -> dict[str, Any] | None:
         """What the user says of what they were shown; None where they press nothing."""
@@ -172,18 +180,3 @@ class Talk:
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
         return answer
-
-
-def accounts(world: Circumstances) -> list[User]:
-    """Who talks: the mixed population, and the attackers beside it."""
-    people = make_users(PEOPLE, world.seed, shipped("mixed").tastes)
-    if not world.attack:
-        return people
-    taste = BOT if world.attack == "bots" else EXPLOIT
-    joining = round(PEOPLE * world.attackers / (1 - world.attackers))
-    return people + [User(f"{taste.name}-{world.seed}-{number}", taste) for number in range(joining)]
-
-
-def quiet(world: Circumstances) -> Circumstances:
-    """The same world without whatever was done to it."""
-    return replace(world, shuffled=False, flips=0.0, attack="", attackers=0.0)

@@ -61,7 +61,7 @@ def _controls() -> list[Job]:
 
 def _volume() -> list[Job]:
     return [
-        _job("volume", arm, Circumstances(seed, words=words, answers=max(3000, 2 * words)))
+        _job("volume", arm, Circumstances(seed, words=words, answers=max(2400, 2 * words)))
         for words in VOLUMES
         for seed in CONTROL_SEEDS
         for arm in ("ppo", "dpo", "kto")

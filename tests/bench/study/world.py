@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from deploy.demo.domain import Question
 from exchange.fingerprint import base_fingerprint
+from exchange.keys.port import KeyStore
 from exchange.open import open_keys, open_log, open_registry
 from schemas.completion import ConsentLevel
 from schemas.manifests import SnapshotManifest
@@ -41,6 +42,8 @@ from trainer.snapshots.corpus import Corpus
 from trainer.training_data import TrainingData
 
 POLICY = "support"
+MAX_ANSWERS = 2_800
+"""That PPO learns from: the newest."""
 _WINDOW_MS = 30_000
 _SECRET = "the people of every world keep their pseudonyms"
 REWARD = RewardConfig(pooling="mean", epochs=0)
@@ -69,7 +72,7 @@ def open_world(circumstances: Circumstances, base: SharedBase, model: Path, root
         _make(circumstances, base, model, folder)
     manifest = SnapshotManifest.model_validate_json((folder / "manifest.json").read_bytes())
     with closing(open_keys(f"sqlite:///{folder / 'keys.db'}")) as keys, _ledger(folder) as ledger:
-        data = _corpus(ledger, keys, model, circumstances).read(folder / "snapshot", manifest)
+        data = _corpus(ledger, keys, model).read(folder / "snapshot", manifest)
     tokenizer = load_tokenizer(model)
     questions = {
         tokenizer.apply_chat_template(question.messages(), add_generation_prompt=True, tokenize=False): question
@@ -90,7 +93,7 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
     ):
         with closing(Ingest(log, ledger, POLICY)) as ingest:
             Feeder(ingest).catch_up()
-        corpus = _corpus(ledger, keys, model, circumstances)
+        corpus = _corpus(ledger, keys, model)
         snapshot = corpus.cut(0, folder / "snapshot", since=None)
         data = corpus.read(folder / "snapshot", snapshot.manifest)
     reward = train_reward_model(
@@ -149,7 +152,7 @@ def _ledger(folder: Path) -> Ledger:
     return Ledger(folder / "ledger.db", POLICY)
 
 
-def _corpus(ledger: Ledger, keys: object, model: Path, circumstances: Circumstances) -> Corpus:
-    settings = FeedbackSection(feedback_window_ms=_WINDOW_MS, max_answers=circumstances.answers)
+def _corpus(ledger: Ledger, keys: KeyStore, model: Path) -> Corpus:
+    settings = FeedbackSection(feedback_window_ms=_WINDOW_MS, max_answers=MAX_ANSWERS)
     encode = answer_encoder(model, load_tokenizer(model))
-    return Corpus(ledger, keys, settings, base_fingerprint(model), encode)  # type: ignore[arg-type]
+    return Corpus(ledger, keys, settings, base_fingerprint(model), encode)

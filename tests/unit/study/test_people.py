@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import httpx
 
-from tests.bench.study.people import PEOPLE, Circumstances, Talk, accounts
+from tests.bench.study.people import ATTACKERS, Circumstances, Talk
 
 SMALL = Circumstances(7, words=12, answers=300)
 
@@ -56,13 +57,13 @@ async def test_flipped_worlds_ask_the_same_and_say_other_things() -> None:
     assert first[0]["value"] != first[1]["value"]
 
 
-async def test_attackers_join_the_others_and_press_always() -> None:
-    world = Circumstances(7, words=12, answers=300, attack="bots", attackers=0.1)
-    names = [user.taste.name for user in accounts(world)]
-    assert len(names) - PEOPLE == names.count("bot-attack") == 13
-    assert accounts(world)[:PEOPLE] == accounts(SMALL)
-    talk, _ = await _talk(world)
-    assert talk.counts["attacks"] > 0.07 * talk.counts["questions"]
+async def test_attackers_ask_their_share_and_press_always() -> None:
+    talk, sent = await _talk(Circumstances(7, words=12, answers=300, attack="bots", attackers=0.1))
+    asked = Counter(body["user"] for path, body in sent if path != "/v1/feedback")
+    theirs = {name: count for name, count in asked.items() if name.startswith("bot-attack")}
+    assert len(theirs) == ATTACKERS
+    assert talk.counts["attacks"] == sum(theirs.values())
+    assert 0.05 < talk.counts["attacks"] / talk.counts["questions"] < 0.2
 
 
 def test_words_are_made_rare_where_answers_are_many() -> None:
