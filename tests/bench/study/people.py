@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +32,7 @@ COMPARED = 0.5
 _PRESSED = 0.62
 """Share of the questions that the mixed population answers by a word where nobody is held back; only a first guess."""
 _LONGEST_WAIT = 2
-"""Rounds; more would make it the machine's load that decides which words come too late."""
+"""Rounds."""
 _MAX_TOKENS = 120
 
 BOT = Taste(
@@ -94,20 +96,27 @@ class Talk:
         taste = BOT if self.world.attack == "bots" else EXPLOIT
         self._attackers = [User(f"{taste.name}-{seed}-{number}", taste) for number in range(ATTACKERS)]
         self._verdicts = Verdicts(seed, shuffled=self.world.shuffled)
-        self._outbox: dict[int, list[dict[str, Any]]] = {}
+        self._outbox: dict[int, list[tuple[float, dict[str, Any]]]] = {}
+        self._slowest = 0.0
 
-    async def run(self, close: Any) -> None:
-        """Talk until there are words enough; `close` is awaited, then one more question lets the last windows pass."""
+    @property
+    def window_s(self) -> float:
+        """A feedback window that no word of this talk missed, however slow the machine was: seconds."""
+        return 1.5 * self._slowest + 1.0
+
+    async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Talk until there are words enough, wait for a window to pass, and ask once more, so that all have passed."""
         number = 0
         while self.counts["words"] < self.world.words:
             await self._round(number)
             number += 1
         for late in sorted(self._outbox):
             await self._deliver(late)
-        await close()
+        await sleep(self.window_s)
         await self._ask(self._people[0], next(self._asks), 0)
 
     async def _round(self, number: int) -> None:
+        began = time.monotonic()
         asked = [(self._somebody(), next(self._asks)) for _ in range(ROUND)]
         compared = [self._rng.random() < COMPARED for _ in asked]
         seeds = [self._rng.getrandbits(40) for _ in asked]
@@ -128,7 +137,7 @@ class Talk:
             self.counts[name] += 1
             word |= {"handle": handle, "idempotency_key": f"{user.name}-{self._rng.getrandbits(64):016x}"}
             wait = number + min(_LONGEST_WAIT, int(user.waits(self._rng)))
-            self._outbox.setdefault(wait, []).extend([word] * (2 if user.repeats(self._rng) else 1))
+            self._outbox.setdefault(wait, []).extend([(began, word)] * (2 if user.repeats(self._rng) else 1))
         await self._deliver(number)
 
     def _somebody(self) -> User:
@@ -171,8 +180,9 @@ class Talk:
         }
 
     async def _deliver(self, number: int) -> None:
-        for word in self._outbox.pop(number, []):
+        for began, word in self._outbox.pop(number, []):
             await self._post("/v1/feedback", word)
+            self._slowest = max(self._slowest, time.monotonic() - began)
             self.counts["sent"] += 1
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

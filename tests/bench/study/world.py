@@ -44,9 +44,6 @@ from trainer.training_data import TrainingData
 POLICY = "support"
 MAX_ANSWERS = 2_800
 """That PPO learns from: the newest."""
-_WINDOW_MS = 30_000
-_LATE, _TRIES = 0.01, 4
-"""Share of the words that may come after their window; a machine that stood still makes more, and is asked again."""
 _SECRET = "the people of every world keep their pseudonyms"
 REWARD = RewardConfig(pooling="mean", epochs=0)
 """As in the demo: the tiny base keeps little of an answer in its last state, and the probe finds its six styles."""
@@ -66,15 +63,9 @@ class World:
 
 
 def open_world(circumstances: Circumstances, base: SharedBase, model: Path, root: Path) -> World:
-    """The world in `root`, made if it is not there yet.
-
-    Raises:
-        FileNotFoundError: the machine is too slow for people's words to come within their window.
-    """
+    """The world in `root`, made if it is not there yet."""
     folder = root / circumstances.name
-    for _ in range(_TRIES):
-        if (folder / "facts.json").exists():
-            break
+    if not (folder / "facts.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _make(circumstances, base, model, folder)
@@ -101,7 +92,7 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
     ):
         with closing(Ingest(log, ledger, POLICY)) as ingest:
             Feeder(ingest).catch_up()
-        corpus = _corpus(ledger, keys, model)
+        corpus = _corpus(ledger, keys, model, talk.window_s)
         snapshot = corpus.cut(0, folder / "snapshot", since=None)
         data = corpus.read(folder / "snapshot", snapshot.manifest)
     reward = train_reward_model(
@@ -121,9 +112,8 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
     facts |= {
         f"reward_{name}": value for name, value in reward.evaluate(data.heldout_pairs, data.heldout_thumbs).items()
     }
-    facts |= {"seconds_talk": talked - began, "seconds_learnt": time.process_time() - talked}
-    if facts.get("excluded_feedback.late", 0) <= _LATE * circumstances.words:
-        (folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    facts |= {"window_s": talk.window_s, "seconds_talk": talked - began, "seconds_learnt": time.process_time() - talked}
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 async def _talk(circumstances: Circumstances, base: SharedBase, model: Path, folder: Path) -> Talk:
@@ -153,7 +143,7 @@ async def _talk(circumstances: Circumstances, base: SharedBase, model: Path, fol
             httpx.AsyncClient(transport=transport, base_url="http://study", headers=headers, timeout=600) as http,
         ):
             talk = Talk(circumstances, http)
-            await talk.run(lambda: asyncio.sleep(_WINDOW_MS / 1000 + 0.5))
+            await talk.run()
     return talk
 
 
@@ -161,7 +151,7 @@ def _ledger(folder: Path) -> Ledger:
     return Ledger(folder / "ledger.db", POLICY)
 
 
-def _corpus(ledger: Ledger, keys: KeyStore, model: Path) -> Corpus:
-    settings = FeedbackSection(feedback_window_ms=_WINDOW_MS, max_answers=MAX_ANSWERS)
+def _corpus(ledger: Ledger, keys: KeyStore, model: Path, window_s: float = 0.0) -> Corpus:
+    settings = FeedbackSection(feedback_window_ms=round(1000 * window_s), max_answers=MAX_ANSWERS)
     encode = answer_encoder(model, load_tokenizer(model))
     return Corpus(ledger, keys, settings, base_fingerprint(model), encode)

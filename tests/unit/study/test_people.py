@@ -13,7 +13,7 @@ from tests.bench.study.people import ATTACKERS, Circumstances, Talk
 SMALL = Circumstances(7, words=12, answers=300)
 
 
-async def _nothing() -> None:
+async def _at_once(_: float) -> None:
     pass
 
 
@@ -34,7 +34,7 @@ async def _talk(world: Circumstances) -> tuple[Talk, list[tuple[str, dict[str, A
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://server") as http:
         talk = Talk(world, http)
-        await talk.run(_nothing)
+        await talk.run(_at_once)
     return talk, sent
 
 
