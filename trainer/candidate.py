@@ -28,12 +28,14 @@ from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
+from trainer.learn.aspects import Aspects, aspects_beside
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyResult, train_policy
 from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
+from trainer.learn.rollouts import token_pairs
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -142,7 +144,8 @@ class Workshop:
             data.thumbs,
             self._settings.reward_model,
             self._settings.seed,
-            reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
+            ratings=data.ratings,
+            reference=token_pairs(data.answers),
             progress=steps,
         )
         write_whole(self._work / _REWARD_CURVES, canonical_json(Curves.of(steps.history)))
@@ -183,7 +186,7 @@ class Workshop:
         return train_policy(
             self._base,
             data.for_policy(),
-            reward,
+            self._aspects(data, reward).scorer(),
             recipe,
             self._settings.seed,
             _fresh(self._work / "policy"),
@@ -193,6 +196,10 @@ class Workshop:
             progress=self._progress,
         )
 
+    def _aspects(self, data: TrainingData, reward: RewardModel) -> Aspects:
+        rules, answers = self._settings.reward_model.aspects, token_pairs(data.answers)
+        return aspects_beside(self.reward_folder, reward, data.aspects, rules, answers)
+
     def judge(
         self, data: TrainingData, reward: RewardModel, learned: Learned, before: Before, suites: Suites
     ) -> Judgement:
@@ -201,7 +208,7 @@ class Workshop:
         if kept.exists():
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
-        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
@@ -223,7 +230,7 @@ class Workshop:
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
-            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
@@ -258,9 +265,11 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
-            learnt_from={"pairs": len(data.pairs), "thumbs": len(data.thumbs)},
+            data.heldout_ratings,
+            learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),
+            aspects=self._aspects(data, reward).reports(data.heldout_aspects, token_pairs(data.answers)),
         )
         write_whole(self.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 

@@ -5,16 +5,18 @@ Knows an adapter with a scalar head on a shared base, and its standardisation. T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from schemas.errors import InvalidInput
-from trainer.algorithms import preference
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.algorithms import ordinal, preference
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import Pooling, SharedBase
 from trainer.models.batching import micro_batches
@@ -30,6 +32,31 @@ class Cohort:
 
     scale: float
     bias: float
+
+
+@dataclass(frozen=True)
+class RatingScale:
+    """How people rate: P(stars <= k) = sigmoid(threshold k - scale * raw score - the rater's offset)."""
+
+    scale: float
+    thresholds: tuple[float, ...]
+    """Four, rising, in logits."""
+
+    def cohort(self) -> Cohort:
+        """How the common rater would press a thumb: up for four and five stars, down for one and two.
+
+        The log odds of the two are no line in the score; this is its tangent where they are even.
+        """
+        _, second, third, _ = self.thresholds
+        steepness = 2 / (1 + math.exp((second - third) / 2))
+        return Cohort(steepness * self.scale, -steepness * (second + third) / 2)
+
+
+class Scorer(Protocol):
+    """What gives answers their reward."""
+
+    def score(self, answers: Sequence[TokenPair]) -> list[float]:
+        """A reward for each answer, in standard deviations of the reward model's reference answers."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,8 @@ class RewardModel:
     """Which state of an answer the head reads."""
     token_budget: int
     """Padded tokens per forward pass."""
+    ratings: RatingScale | None = None
+    """None where no ratings were seen."""
 
     def raw_scores(self, answers: Sequence[TokenPair]) -> Tensor:
         """Raw scores [N] (logits of preference), float32 on the CPU."""
@@ -60,24 +89,45 @@ class RewardModel:
                 scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
 
+    def states(self, answers: Sequence[TokenPair]) -> Tensor:
+        """What the head reads of each answer [N, H], float32 on the CPU."""
+        states = torch.zeros(len(answers), self.base.parameters(self.role)["head.weight"].shape[1])
+        with self.base.role(self.role), torch.no_grad():
+            for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
+                states[list(batch.rows)] = self.base.pooled(batch, self.pooling).cpu()
+        return states
+
+    def standard(self, states: Tensor) -> Tensor:
+        """Standardised scores [N] out of `states` [N, H], not clipped."""
+        with torch.no_grad():
+            return (self.base.project(self.role, states.to(self.base.device)).cpu() - self.mean) / self.deviation
+
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""
         standard = (self.raw_scores(answers) - self.mean) / self.deviation
         return [float(value) for value in standard.clamp(-self.clip, self.clip)]
 
-    def evaluate(self, pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer]) -> dict[str, float]:
+    def evaluate(
+        self,
+        pairs: Sequence[PreferencePair],
+        thumbs: Sequence[ThumbedAnswer],
+        ratings: Sequence[RatedAnswer] = (),
+    ) -> dict[str, float]:
         """Figures on labels it was not trained on.
 
         Returns:
-            pairs, thumbs (counts); accuracy_pairs and accuracy_pairs_SOURCE (untied pairs; share); margin (mean
-            chosen minus rejected, standard deviations); ece_pairs; accuracy_thumbs, ece_thumbs (by cohort logits);
+            pairs, thumbs, and ratings if any (counts); accuracy_pairs and accuracy_pairs_SOURCE (untied pairs; share);
+            margin (mean chosen minus rejected, standard deviations); ece_pairs; accuracy_thumbs, ece_thumbs (by cohort
+            logits); accuracy_ratings (share of a rater's pairs of unequal stars ordered likewise, mean over raters);
             corr_reward_length and corr_reward_length_partial (Pearson's r over all labelled answers, length in tokens,
-            the second given the verdict: 1 chosen or liked, 0.5 tied, 0 otherwise). A figure without data is left out.
+            the second given the verdict: 1 chosen or liked, 0.5 tied, a quarter for each star after the first, 0
+            otherwise). A figure without data is left out.
         """
         figures = {"pairs": float(len(pairs)), "thumbs": float(len(thumbs))}
         answers = [(pair.prompt_ids, pair.chosen_ids) for pair in pairs]
         answers += [(pair.prompt_ids, pair.rejected_ids) for pair in pairs]
         answers += [(item.prompt_ids, item.answer_ids) for item in thumbs]
+        answers += [(item.prompt_ids, item.answer_ids) for item in ratings]
         if not answers:
             return figures
         scores = self.raw_scores(answers)
@@ -86,9 +136,14 @@ class RewardModel:
         if bool(untied.any()):
             figures |= self._pair_figures(margins, untied, [pair.source for pair in pairs])
         if thumbs:
-            figures |= self._thumb_figures(scores[2 * len(pairs) :], thumbs)
+            figures |= self._thumb_figures(scores[2 * len(pairs) :][: len(thumbs)], thumbs)
+        if ratings:
+            figures["ratings"] = float(len(ratings))
+            if (told := rating_accuracy(scores[len(answers) - len(ratings) :], ratings)) is not None:
+                figures["accuracy_ratings"] = told
         verdict = [0.5 if pair.tie else 1.0 for pair in pairs] + [0.5 if pair.tie else 0.0 for pair in pairs]
         verdict += [float(item.liked) for item in thumbs]
+        verdict += [(item.stars - 1) / (ordinal.STARS - 1) for item in ratings]
         lengths = torch.tensor([float(len(answer)) for _, answer in answers])
         figures["corr_reward_length"] = preference.correlation(scores, lengths)
         figures["corr_reward_length_partial"] = preference.partial_correlation(scores, lengths, torch.tensor(verdict))
@@ -128,9 +183,11 @@ class RewardModel:
         with whole_folder(out) as work:
             save_role(self.base, self.role, work)
             cohorts = {name: [cohort.scale, cohort.bias] for name, cohort in self.cohorts.items()}
+            rated = {} if self.ratings is None else {"ratings": [self.ratings.scale, *self.ratings.thresholds]}
             write_json(
                 work / _FILE,
                 {
+                    **rated,
                     "format": _FORMAT,
                     "mean": self.mean,
                     "deviation": self.deviation,
@@ -156,6 +213,7 @@ class RewardModel:
         if stored["format"] != _FORMAT:
             raise InvalidInput(f"Reward model of unknown format {stored['format']}", field="format")
         load_role(base, role, folder)
+        scale, *thresholds = stored.get("ratings", [0.0])
         return cls(
             base=base,
             role=role,
@@ -166,7 +224,20 @@ class RewardModel:
             cohorts={name: Cohort(*numbers) for name, numbers in stored["cohorts"].items()},
             pooling=stored["pooling"],
             token_budget=stored["token_budget"],
+            ratings=RatingScale(scale, tuple(thresholds)) if thresholds else None,
         )
+
+
+def rating_accuracy(scores: Tensor, ratings: Sequence[RatedAnswer]) -> float | None:
+    """Share of a rater's pairs of unequal stars that these scores [N] order likewise, mean over raters; None: no such
+    pairs."""
+    stars = torch.tensor([item.stars for item in ratings])
+    rows: dict[str, list[int]] = {}
+    for row, item in enumerate(ratings):
+        rows.setdefault(item.group, []).append(row)
+    shares = [ordinal.concordance(scores[theirs], stars[theirs]) for theirs in rows.values()]
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
 
 
 def standardise(model: RewardModel, reference: Sequence[TokenPair]) -> RewardModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -101,11 +102,12 @@ def test_a_log_that_is_away_is_tried_again() -> None:
         feeder.check()
 
 
-def test_any_other_error_ends_the_feeder_and_shows() -> None:
-    with Feeder(Scripted(IntegrityError("another log"))) as feeder:  # type: ignore[arg-type]
+@pytest.mark.parametrize("error", [IntegrityError("another log"), sqlite3.OperationalError("disk is full")])
+def test_any_other_error_ends_the_feeder_and_shows(error: Exception) -> None:
+    with Feeder(Scripted(error)) as feeder:  # type: ignore[arg-type]
         feeder.start()
         until(lambda: not feeder._thread.is_alive())
-        with pytest.raises(IntegrityError, match="another log"):
+        with pytest.raises(type(error), match=str(error)):
             feeder.check()
 
 
@@ -182,8 +184,8 @@ def test_the_funnel_shows_every_stage_and_every_reason() -> None:
 
     stages = {
         stage: value("attune_trainer_funnel", stage=stage)
-        for stage in ("answered", "displayed", "rated", "joined", "reward_model", "ppo")
+        for stage in ("answered", "displayed", "rated", "joined", "reward_model", "aspects", "ppo")
     }
-    assert stages == {"answered": 2, "displayed": 0, "rated": 2, "joined": 1, "reward_model": 1, "ppo": 2}
+    assert stages == {"answered": 2, "displayed": 0, "rated": 2, "joined": 1, "reward_model": 1, "aspects": 0, "ppo": 2}
     assert value("attune_trainer_excluded", item="feedback", reason="late") == 1
     assert {value("attune_trainer_excluded", item="answer", reason=str(reason)) for reason in Reason} == {0}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from schemas.reports import Curves
 from trainer.algorithms.preference import expected_calibration_error
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
-from trainer.learn.reward_model import Cohort, RewardModel
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
+from trainer.learn.reward_model import Cohort, RatingScale, RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reliability, reward_report
 
 NONE = Curves(steps=(), series={})
@@ -71,7 +71,15 @@ def test_slices_count_what_they_are_about() -> None:
         ThumbedAnswer((9,), (3,), True, "user", 1.0, "u", heldout="user"),
         ThumbedAnswer((9,), (3,), False, "user", 1.0, "u", heldout="time"),
     ]
-    report = reward_report(_model(), pairs, thumbs, learnt_from={"pairs": 8}, figures={"margin": 0.5}, curves=NONE)
+    # One rater's stars go with the scores, the other's against them but once; a single rating orders nothing.
+    stars = [("a", 1, 2), ("a", 2, 4), ("b", 1, 3), ("b", 2, 1), ("b", 3, 5), ("c", 1, 5)]
+    ratings = [
+        RatedAnswer((9,), (score,), given, "rater" if who == "c" else "user", 1.0, who, heldout="user")
+        for who, score, given in stars
+    ]
+    report = reward_report(
+        _model(), pairs, thumbs, ratings, learnt_from={"pairs": 8}, figures={"margin": 0.5}, curves=NONE
+    )
     found = {(one.by, one.name, one.labels): (one.count, one.accuracy) for one in report.slices}
     assert found == {
         ("kind", "comparison", "pairs"): (3, 0.5),
@@ -82,6 +90,8 @@ def test_slices_count_what_they_are_about() -> None:
         ("source", "user", "thumbs"): (2, 0.5),
         ("heldout", "time", "thumbs"): (1, 0.0),
         ("heldout", "user", "thumbs"): (1, 1.0),
+        ("source", "user", "ratings"): (5, pytest.approx((1 + 2 / 3) / 2)),
+        ("heldout", "user", "ratings"): (6, pytest.approx((1 + 2 / 3) / 2)),
     }
     assert sum(one.count for one in report.reliability_pairs) == 6, "each pair both ways"
     assert sum(one.count for one in report.reliability_thumbs) == 2
@@ -100,3 +110,17 @@ def test_steps_of_the_reward_model_alone_are_kept_and_all_are_handed_on() -> Non
     steps("reward_model", 1, 2, {"loss": 0.7})
     assert seen == ["reward_probe", "reward_model"]
     assert steps.history == [{"loss": 0.7}]
+
+
+def test_stars_say_how_a_thumb_would_be_pressed() -> None:
+    """Four and five stars against one and two: even where the two are as likely, and as steep there."""
+    scale = RatingScale(1.5, (-2.0, -0.5, 0.9, 2.2))
+
+    def log_odds(score: float) -> float:
+        at_most = [1 / (1 + math.exp(1.5 * score - threshold)) for threshold in scale.thresholds]
+        return math.log((1 - at_most[2]) / at_most[1])
+
+    cohort = scale.cohort()
+    even = -cohort.bias / cohort.scale
+    assert log_odds(even) == pytest.approx(0, abs=1e-9)
+    assert (log_odds(even + 1e-4) - log_odds(even - 1e-4)) / 2e-4 == pytest.approx(cohort.scale, rel=1e-6)
