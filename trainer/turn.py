@@ -24,8 +24,9 @@ from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
-from trainer.candidate import Before, Judgement, Learned, Workshop
+from trainer.candidate import Before, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
+from trainer.judging import Judgement, Judging
 from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
@@ -194,7 +195,7 @@ class Turns:
         learned = workshop.train_policy(data, reward, before)
         if learned.steps == 0:
             return self._starved(turn, f"no step could be made: {learned.stopped}")
-        judgement = workshop.judge(data, reward, learned, before, suites)
+        judgement = Judging(workshop, load_tokenizer(self.home.model)).judge(data, reward, learned, before, suites)
         self.metrics.kl.set(judgement.kl_nats_per_sequence)
         if judgement.accuracy is not None:
             self.metrics.accuracy.set(judgement.accuracy)
@@ -229,7 +230,7 @@ class Turns:
         base = SharedBase.load(
             self.home.model, settings.lora, dtype=settings.dtype, device=self.home.device, public_name=name
         )
-        return Workshop(base, load_tokenizer(self.home.model), settings, self.state.turn_dir, self.progress)
+        return Workshop(base, settings, self.state.turn_dir, self.progress)
 
     def _before(self, turn: TurnState, data: TrainingData) -> Before:
         parent, beta = None, None
