@@ -15,16 +15,18 @@ from exchange.durable import write_whole
 from schemas.base import Record
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from schemas.reports import REWARD_REPORT_FILE, Curves
+from trainer.algorithms.preference import accuracy
 from trainer.candidate import REWARD_CURVES, Before, Learned, Workshop, finite, read_record
-from trainer.data import PreferencePair
+from trainer.compare import compare
 from trainer.examine import Examiner
+from trainer.gates.couples import Couple, couples
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import liked_probability, reward_report
 from trainer.models.base import POLICY
-from trainer.suites.cases import Suites
+from trainer.suites.loading import Suites
 from trainer.suites.run import changed_examples, judged
 from trainer.training_data import TrainingData
 
@@ -61,10 +63,10 @@ class Judging:
         kept = self._work / "judgement.json"
         if kept.exists():
             return read_record(kept, Judgement)
-        untied = [pair for pair in data.heldout_pairs if not pair.tie]
+        said = couples(data.heldout_pairs, data.heldout_thumbs)
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
         self._report_reward(data, reward, figures)
-        previous = self._previous_accuracy(untied, before)
+        previous = self._previous_accuracy(said, before)
         self._progress("measure parent", 0, 1, {})
         like = partial(liked_probability, reward)
         examiner = Examiner(self._base, self._tokenizer, self._settings, suites, data.prompts, data.judged, like)
@@ -74,7 +76,9 @@ class Judging:
         candidate = examiner.examine(self._workshop.adapter)
         value = examiner.value(candidate, parent)
         self._progress("measure candidate", 1, 1, {})
-        accuracy = figures.get("accuracy_pairs")
+        self._progress("compare", 0, 1, {})
+        compared = compare(self._base, self._tokenizer, self._settings, data, reward, suites.lures, candidate, parent)
+        self._progress("compare", 1, 1, {})
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
         kl = max(learned.kl, candidate.measurement.kl_nats_per_sequence or 0.0)
         evidence = Evidence(
@@ -85,8 +89,8 @@ class Judging:
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
             heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
-            heldout_right=(accuracy or 0.0) * len(untied),
-            heldout_pairs=len(untied),
+            heldout_right=(_accuracy(reward, said) or 0.0) * len(said),
+            heldout_pairs=len(said),
             previous_accuracy=previous,
             ability=judged(suites.ability, candidate.answers.ability),
             ability_parent=judged(suites.ability, parent.answers.ability),
@@ -95,16 +99,21 @@ class Judging:
             value=value,
             judged_answers=len(data.judged),
             judging_people=len({one.group for one in data.judged}),
+            audit=compared.audit,
+            slices=(*compared.slices, *examiner.value_by_slice(candidate, parent, data.slices)),
+            padding=compared.padding,
+            flattery=compared.flattery,
         )
         judgement = Judgement(
             gates=judge(evidence, self._settings.gates),
             kl_nats_per_sequence=kl,
-            accuracy=accuracy,
+            accuracy=figures.get("accuracy_pairs"),
             metrics=finite(
                 {
                     **{f"reward_{name}": x for name, x in figures.items()},
                     **_figures(candidate.measurement, parent.measurement),
                     **({} if value is None else value.figures()),
+                    **compared.figures(),
                 }
             ),
             probes=self._probes(suites),
@@ -125,12 +134,11 @@ class Judging:
         )
         write_whole(self._workshop.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 
-    def _previous_accuracy(self, untied: Sequence[PreferencePair], before: Before) -> float | None:
+    def _previous_accuracy(self, said: Sequence[Couple], before: Before) -> float | None:
         """The reward model before, on the same fresh labels: a harder batch of labels then blames nobody."""
-        if before.reward_model is None or not untied:
+        if before.reward_model is None:
             return None
-        previous = RewardModel.load(self._base, before.reward_model, role="reward-before")
-        return previous.evaluate(untied, ()).get("accuracy_pairs")
+        return _accuracy(RewardModel.load(self._base, before.reward_model, role="reward-before"), said)
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""
@@ -142,6 +150,14 @@ class Judging:
             Probe(prompt_token_ids=prompt, answer_token_ids=answer, logprobs=found)
             for (prompt, answer), found in zip(pairs, logprobs, strict=True)
         )
+
+
+def _accuracy(model: RewardModel, said: Sequence[Couple]) -> float | None:
+    """Share of preferences that the model orders as they were said, 0..1; None of none."""
+    if not said:
+        return None
+    better, worse = (model.raw_scores(answers) for answers in zip(*said, strict=True))
+    return accuracy(better - worse)
 
 
 def _figures(candidate: PolicyMeasurement, parent: PolicyMeasurement) -> dict[str, float]:

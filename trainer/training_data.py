@@ -28,6 +28,8 @@ class TrainingData:
     """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
     judged: Sequence[JudgedAnswer] = ()
     """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
+    slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+    """The groups that the question of a prompt belongs to; empty where nobody named any."""
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""

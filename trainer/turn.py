@@ -37,7 +37,7 @@ from trainer.release.publish import Candidate, ParentMoved, Publisher
 from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import LastTurn, StateDir, TurnState
-from trainer.suites.cases import load_suites
+from trainer.suites.loading import load_suites
 from trainer.training_data import TrainingData
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Turns:
         if (why := self._too_few(data)) is not None:
             return self._starved(turn, why)
         before = self._before(turn, data)
-        suites = load_suites(self.settings.suites.retained_ability, self.settings.suites.red_team)
+        suites = load_suites(*self.settings.suites.files)
         workshop = self._workshop()
         data, not_replayed = workshop.replay(data, before)
         self._tell_not_replayed(Counter(str(reason) for reason in not_replayed.values()))

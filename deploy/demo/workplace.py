@@ -163,8 +163,6 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_ability_drop=0.12,
             # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck.
             min_pairs=60,
-            # Shuffled verdicts made versions in turns that had too few to notice it (docs/demo.md).
-            must_measure=("kl_budget", "heldout_accuracy"),
         ),
         suites=SuitesSection(
             retained_ability=folder / "retained_ability.jsonl",

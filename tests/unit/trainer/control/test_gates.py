@@ -152,6 +152,10 @@ def test_judge_runs_every_gate_and_one_failure_fails_the_report() -> None:
         "retained_ability",
         "red_team",
         "off_policy_value",
+        "audit_reward",
+        "slices",
+        "padding",
+        "flattery",
     ]
     bad = judge(_evidence(7.0, 13), SETTINGS)
     assert not bad.passed
