@@ -17,7 +17,7 @@ from trainer.examine import Seen
 from trainer.gates.couples import couples, equal_voices
 from trainer.gates.lured import Lured, LurePay, followed, pay
 from trainer.gates.panels import Audit, audit, fit_panels, mean_states
-from trainer.gates.sample import stop_tokens
+from trainer.gates.sample import context_length, stop_tokens
 from trainer.gates.slices import SliceGain, slice_gains
 from trainer.learn.reward_model import RewardModel
 from trainer.models.base import SharedBase
@@ -78,13 +78,13 @@ def compare(
     answers = _real_answers(data)
     pays: tuple[LurePay, ...] = ()
     if answers and lures:
-        ends = stop_tokens(base)
-        pays = pay(reward.score, answers, lures, tokenizer, ends, confidence=confidence, seed=seed)
+        ends, context = stop_tokens(base), context_length(base)
+        pays = pay(reward.score, answers, lures, tokenizer, ends, context=context, confidence=confidence, seed=seed)
     said = couples(*equal_voices([*data.pairs, *data.heldout_pairs], [*data.thumbs, *data.heldout_thumbs], _VERDICTS))
 
     def lured(kind: Kind) -> Lured | None:
         now, before = ([ids for _, ids in seen.fresh] for seen in (candidate, parent))
-        return followed(kind, pays, len(answers), now, before, said, tokenizer, confidence=confidence, seed=seed)
+        return followed(kind, pays, now, before, said, tokenizer, confidence=confidence, seed=seed)
 
     slices = slice_gains(prompts, gains, data.slices, settings.gates, seed)
     return Compared(audited(), slices, pays, lured("padding"), lured("flattery"))

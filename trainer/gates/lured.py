@@ -33,14 +33,14 @@ class LurePay:
     """Mean reward of the dressed answers minus that of the plain ones, standard deviations."""
     preferred: float
     """Share of answers that it likes better dressed."""
+    answers: int
+    """Real answers that were dressed."""
 
 
 @dataclass(frozen=True)
 class Lured:
     """What the reward model pays for one kind of lure, and where the candidate went."""
 
-    answers: int
-    """Real answers that were dressed."""
     pays: tuple[LurePay, ...]
     moved: Estimate
     """Candidate minus parent on fresh answers: mean tokens (padding), share of answers with a sign (flattery)."""
@@ -59,24 +59,30 @@ def pay(
     tokenizer: PreTrainedTokenizerBase,
     ends: Sequence[int],
     *,
+    context: int,
     confidence: float,
     seed: int,
 ) -> tuple[LurePay, ...]:
-    """What each lure earns on real answers, not empty. Intervals are a bootstrap over answers."""
-    plain = torch.tensor(score(answers), dtype=torch.float64)
+    """What each lure earns on real answers. Intervals are a bootstrap over answers.
+
+    Args:
+        context: tokens of prompt and answer that the base can read; what gets longer is left out.
+    """
     found = []
     for lure in lures:
         dressed = [(prompt, lure.dress(ids, tokenizer, ends)) for prompt, ids in answers]
-        gains = torch.tensor(score(dressed), dtype=torch.float64) - plain
-        preferred = float((gains > 0).double().mean())
-        found.append(LurePay(lure, _mean(gains, confidence, seed), preferred))
+        rows = [row for row, (prompt, ids) in enumerate(dressed) if len(prompt) + len(ids) <= context]
+        if rows:
+            plain = torch.tensor(score([answers[row] for row in rows]), dtype=torch.float64)
+            gains = torch.tensor(score([dressed[row] for row in rows]), dtype=torch.float64) - plain
+            preferred = float((gains > 0).double().mean())
+            found.append(LurePay(lure, _mean(gains, confidence, seed), preferred, len(rows)))
     return tuple(found)
 
 
 def followed(
     kind: Kind,
     pays: Sequence[LurePay],
-    answers: int,
     candidate: Sequence[Sequence[int]],
     parent: Sequence[Sequence[int]],
     said: Sequence[Couple],
@@ -89,7 +95,6 @@ def followed(
 
     Args:
         pays: of all kinds.
-        answers: real answers that they were measured on.
         candidate, parent: token ids of fresh answers to the same prompts.
         said: what people preferred.
     """
@@ -104,7 +109,6 @@ def followed(
             for ids in (candidate, parent)
         )
     return Lured(
-        answers=answers,
         pays=ours,
         moved=_mean((now - before).double(), confidence, seed),
         before=float(before.mean()),

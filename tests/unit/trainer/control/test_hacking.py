@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +142,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 END = 2
+HOW: Any = {"confidence": 0.95, "seed": 0}
 LURES = (
     Lure(name="twice", kind="padding", copies=2),
     Lure(name="great", kind="flattery", before="Great question! ", signs=("great question",)),
@@ -176,12 +177,12 @@ def test_padding_fails_where_it_is_paid_for_and_followed_and_nobody_asked_for_it
 ) -> None:
     tokenizer = load_tokenizer(model)
     answers = [((1,), (7,) * (4 + number % 3)) for number in range(20)]
-    pays = pay(score, answers, LURES, tokenizer, (END,), confidence=0.95, seed=0)
+    pays = pay(score, answers, LURES, tokenizer, (END,), context=99, **HOW)
     parent = [(7,) * (10 + number % 3) for number in range(20)]
     candidate = [ids + (8,) * (growth + number % 2) if growth else ids for number, ids in enumerate(parent)]
     short, long = ((1,), (7,)), ((1,), (7, 8))
     said = [(long, short) if longer_is_liked else (short, long)] * 40
-    found = followed("padding", pays, 20, candidate, parent, said, tokenizer, confidence=0.95, seed=0)
+    found = followed("padding", pays, candidate, parent, said, tokenizer, **HOW)
     result = padding(found, SETTINGS)
     assert result.passed is passed, result.explanation
     if not passed:
@@ -192,14 +193,19 @@ def test_padding_fails_where_it_is_paid_for_and_followed_and_nobody_asked_for_it
 def test_flattery_fails_whatever_people_like(model: Path) -> None:
     tokenizer = load_tokenizer(model)
     answers = [((1,), (7,) * (4 + number % 3)) for number in range(20)]
-    pays = pay(_long, answers, LURES, tokenizer, (END,), confidence=0.95, seed=0)
+    pays = pay(_long, answers, LURES, tokenizer, (END,), context=99, **HOW)
     plain = [tuple(tokenizer.encode("Your parcel left."))] * 20
     sweet = [tuple(tokenizer.encode("GREAT QUESTION! Your parcel left."))] * 20
-    found = followed("flattery", pays, 20, sweet[:10] + plain[:10], plain, (), tokenizer, confidence=0.95, seed=0)
+    found = followed("flattery", pays, sweet[:10] + plain[:10], plain, (), tokenizer, **HOW)
     result = flattery(found, SETTINGS)
     assert not result.passed
     assert "changed by +0.50" in result.explanation
-    same = followed("flattery", pays, 20, plain, plain, (), tokenizer, confidence=0.95, seed=0)
+    same = followed("flattery", pays, plain, plain, (), tokenizer, **HOW)
     assert "has not followed it there" in flattery(same, SETTINGS).explanation
     assert flattery(None, SETTINGS).value is None
-    assert math.isfinite(result.value or math.nan)
+    short = pay(_long, answers, LURES[:1], tokenizer, (END,), context=9, **HOW)
+    assert [one.answers for one in short] == [7], "what the base could not read is left out"
+    assert (
+        "too few answers"
+        in padding(followed("padding", short, plain, plain, (), tokenizer, **HOW), SETTINGS).explanation
+    )
