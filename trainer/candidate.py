@@ -119,6 +119,7 @@ class Workshop:
             data.thumbs,
             self.settings.reward_model,
             self.settings.seed,
+            ratings=data.ratings,
             reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
             progress=steps,
         )

@@ -68,7 +68,7 @@ def compare(
     confidence, seed = settings.gates.confidence, settings.seed
 
     def audited() -> Audit | None:
-        panels = fit_panels(base, data.pairs, data.thumbs, settings.reward_model)
+        panels = fit_panels(base, data.pairs, data.likes(), settings.reward_model)
         if not panels or not prompts:
             return None
         budget = settings.reward_model.micro_batch_tokens
@@ -80,7 +80,7 @@ def compare(
     if answers and lures:
         ends, context = stop_tokens(base), context_length(base)
         pays = pay(reward.score, answers, lures, tokenizer, ends, context=context, confidence=confidence, seed=seed)
-    said = couples(*equal_voices([*data.pairs, *data.heldout_pairs], [*data.thumbs, *data.heldout_thumbs], _VERDICTS))
+    said = couples(*equal_voices([*data.pairs, *data.heldout_pairs], [*data.likes(), *data.heldout_likes()], _VERDICTS))
 
     def lured(kind: Kind) -> Lured | None:
         now, before = ([ids for _, ids in seen.fresh] for seen in (candidate, parent))
@@ -93,7 +93,7 @@ def compare(
 def _real_answers(data: TrainingData) -> list[TokenPair]:
     """Answers that people judged, held-out people's first; each once."""
     found: list[TokenPair] = []
-    for pairs, thumbs in ((data.heldout_pairs, data.heldout_thumbs), (data.pairs, data.thumbs)):
+    for pairs, thumbs in ((data.heldout_pairs, data.heldout_likes()), (data.pairs, data.likes())):
         found += [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
         found += [(item.prompt_ids, item.answer_ids) for item in thumbs]
     return list(dict.fromkeys(found))[:_DRESSED]

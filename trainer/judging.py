@@ -63,8 +63,8 @@ class Judging:
         kept = self._work / "judgement.json"
         if kept.exists():
             return read_record(kept, Judgement)
-        said = couples(data.heldout_pairs, data.heldout_thumbs)
-        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        said = couples(data.heldout_pairs, data.heldout_likes())
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(said, before)
         self._progress("measure parent", 0, 1, {})
@@ -88,7 +88,7 @@ class Judging:
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
-            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
             heldout_right=(_accuracy(reward, said) or 0.0) * len(said),
             heldout_pairs=len(said),
             previous_accuracy=previous,
@@ -128,7 +128,7 @@ class Judging:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
-            learnt_from={"pairs": len(data.pairs), "thumbs": len(data.thumbs)},
+            learnt_from=data.labels(),
             figures=finite(figures),
             curves=read_record(self._work / REWARD_CURVES, Curves),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
 
@@ -22,6 +22,8 @@ class TrainingData:
     heldout_thumbs: Sequence[ThumbedAnswer]
     prompts: Sequence[tuple[int, ...]]
     """For candidate and parent to answer."""
+    ratings: Sequence[RatedAnswer] = ()
+    heldout_ratings: Sequence[RatedAnswer] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
@@ -33,4 +35,21 @@ class TrainingData:
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.thumbs)
+        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.likes())
+
+    def likes(self) -> tuple[ThumbedAnswer, ...]:
+        """Thumbs, and the nearest thumbs of ratings."""
+        return (*self.thumbs, *_thumbs_of(self.ratings))
+
+    def heldout_likes(self) -> tuple[ThumbedAnswer, ...]:
+        """The same of what is held out."""
+        return (*self.heldout_thumbs, *_thumbs_of(self.heldout_ratings))
+
+    def labels(self) -> dict[str, int]:
+        """How many labels of each kind a reward model learns from; ratings are named where there are any."""
+        counts = {"pairs": len(self.pairs), "thumbs": len(self.thumbs)}
+        return counts | ({"ratings": len(self.ratings)} if self.ratings else {})
+
+
+def _thumbs_of(ratings: Sequence[RatedAnswer]) -> list[ThumbedAnswer]:
+    return [thumb for rating in ratings if (thumb := rating.thumb())]
