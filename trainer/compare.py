@@ -25,7 +25,7 @@ from trainer.settings import TrainerSettings
 from trainer.suites.lures import Kind, Lure
 from trainer.training_data import TrainingData
 
-_DRESSED = 48
+_DRESSED = 32
 """Real answers that lures are laid over: their intervals are then a few tenths of a deviation wide."""
 _VERDICTS = 2000
 """Pairs, and thumbs, at most, that people's taste for length is read from."""

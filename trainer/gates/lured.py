@@ -68,13 +68,12 @@ def pay(
     Args:
         context: tokens of prompt and answer that the base can read; what gets longer is left out.
     """
-    found = []
+    plain, found = torch.tensor(score(answers), dtype=torch.float64), []
     for lure in lures:
         dressed = [(prompt, lure.dress(ids, tokenizer, ends)) for prompt, ids in answers]
         rows = [row for row, (prompt, ids) in enumerate(dressed) if len(prompt) + len(ids) <= context]
         if rows:
-            plain = torch.tensor(score([answers[row] for row in rows]), dtype=torch.float64)
-            gains = torch.tensor(score([dressed[row] for row in rows]), dtype=torch.float64) - plain
+            gains = torch.tensor(score([dressed[row] for row in rows]), dtype=torch.float64) - plain[rows]
             preferred = float((gains > 0).double().mean())
             found.append(LurePay(lure, _mean(gains, confidence, seed), preferred, len(rows)))
     return tuple(found)

@@ -34,7 +34,7 @@ from trainer.models.base import SharedBase
 from trainer.models.batching import micro_batches
 
 PANELS = 3
-_MOST_LABELS = 1000
+_MOST_LABELS = 600
 """Pairs, and thumbs, at most: the newest. A probe of some hundred dimensions gains little from more."""
 _DRAWS = 1000
 _Label = TypeVar("_Label", PreferencePair, ThumbedAnswer)
