@@ -59,7 +59,7 @@ class GateSettings(BaseModel):
         "(truncated importance sampling, Ionides 2008; the number is ours)",
     )
     min_audit_share: float = Field(
-        0.1,
+        0.3,
         ge=0,
         le=1,
         description="share of the gain in the trained reward that audit panels of other people must be able to see "
