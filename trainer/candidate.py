@@ -22,12 +22,14 @@ from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import canonical_json
 from schemas.reports import Curves
 from trainer.joining.exclusions import Reason
+from trainer.learn.aspects import Aspects, aspects_beside
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyResult, train_policy
 from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps
+from trainer.learn.rollouts import token_pairs
 from trainer.models.base import SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -120,7 +122,7 @@ class Workshop:
             self.settings.reward_model,
             self.settings.seed,
             ratings=data.ratings,
-            reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
+            reference=token_pairs(data.answers),
             progress=steps,
         )
         write_whole(self.work / REWARD_CURVES, canonical_json(Curves.of(steps.history)))
@@ -161,7 +163,7 @@ class Workshop:
         return train_policy(
             self.base,
             data.for_policy(),
-            reward,
+            self.aspects(data, reward).scorer(),
             recipe,
             self.settings.seed,
             _fresh(self.work / "policy"),
@@ -170,6 +172,11 @@ class Workshop:
             checkpoint_dir=self.work / "checkpoints",
             progress=self.progress,
         )
+
+    def aspects(self, data: TrainingData, reward: RewardModel) -> Aspects:
+        """The reward model with its aspects: what PPO is paid by."""
+        rules, answers = self.settings.reward_model.aspects, token_pairs(data.answers)
+        return aspects_beside(self.reward_folder, reward, data.aspects, rules, answers)
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.data import TokenPair
@@ -19,7 +20,7 @@ from trainer.gates.lured import Lured, LurePay, followed, pay
 from trainer.gates.panels import Audit, audit, fit_panels, mean_states
 from trainer.gates.sample import context_length, stop_tokens
 from trainer.gates.slices import SliceGain, slice_gains
-from trainer.learn.reward_model import RewardModel
+from trainer.learn.reward_model import RewardModel, Scorer
 from trainer.models.base import SharedBase
 from trainer.settings import TrainerSettings
 from trainer.suites.lures import Kind, Lure
@@ -57,14 +58,21 @@ def compare(
     tokenizer: PreTrainedTokenizerBase,
     settings: TrainerSettings,
     data: TrainingData,
-    reward: RewardModel,
+    rewards: tuple[RewardModel, Scorer],
     lures: Sequence[Lure],
     candidate: Seen,
     parent: Seen,
 ) -> Compared:
-    """Both policies, by answers to the same prompts in the same order."""
+    """Both policies, by answers to the same prompts in the same order.
+
+    Args:
+        rewards: what was learnt from people, which the panels audit; and that with the operator's aspects, which PPO is
+            paid by. They are one where no aspect counts.
+    """
+    learnt, paid = rewards
     prompts = [prompt for prompt, _ in candidate.fresh]
-    gains = torch.tensor(reward.score(candidate.fresh)) - torch.tensor(reward.score(parent.fresh))
+    gains = _gains(learnt, candidate, parent)
+    paid_gains = gains if paid is learnt else _gains(paid, candidate, parent)
     confidence, seed = settings.gates.confidence, settings.seed
 
     def audited() -> Audit | None:
@@ -86,8 +94,12 @@ def compare(
         now, before = ([ids for _, ids in seen.fresh] for seen in (candidate, parent))
         return followed(kind, pays, now, before, said, tokenizer, confidence=confidence, seed=seed)
 
-    slices = slice_gains(prompts, gains, data.slices, settings.gates, seed)
+    slices = slice_gains(prompts, paid_gains, data.slices, settings.gates, seed)
     return Compared(audited(), slices, pays, lured("padding"), lured("flattery"))
+
+
+def _gains(scorer: Scorer, candidate: Seen, parent: Seen) -> Tensor:
+    return torch.tensor(scorer.score(candidate.fresh)) - torch.tensor(scorer.score(parent.fresh))
 
 
 def _real_answers(data: TrainingData) -> list[TokenPair]:

@@ -25,6 +25,7 @@ from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import liked_probability, reward_report
+from trainer.learn.rollouts import token_pairs
 from trainer.models.base import POLICY
 from trainer.suites.loading import Suites
 from trainer.suites.run import changed_examples, judged
@@ -77,7 +78,16 @@ class Judging:
         value = examiner.value(candidate, parent)
         self._progress("measure candidate", 1, 1, {})
         self._progress("compare", 0, 1, {})
-        compared = compare(self._base, self._tokenizer, self._settings, data, reward, suites.lures, candidate, parent)
+        compared = compare(
+            self._base,
+            self._tokenizer,
+            self._settings,
+            data,
+            (reward, self._workshop.aspects(data, reward).scorer()),
+            suites.lures,
+            candidate,
+            parent,
+        )
         self._progress("compare", 1, 1, {})
         # Two measurements of one quantity, on logged and on fresh answers: the hard budget is held to the larger.
         kl = max(learned.kl, candidate.measurement.kl_nats_per_sequence or 0.0)
@@ -128,9 +138,11 @@ class Judging:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
+            data.heldout_ratings,
             learnt_from=data.labels(),
             figures=finite(figures),
             curves=read_record(self._work / REWARD_CURVES, Curves),
+            aspects=self._workshop.aspects(data, reward).reports(data.heldout_aspects, token_pairs(data.answers)),
         )
         write_whole(self._workshop.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 
