@@ -87,7 +87,7 @@ def compare(
     pays: tuple[LurePay, ...] = ()
     if answers and lures:
         ends, context = stop_tokens(base), context_length(base)
-        pays = pay(reward.score, answers, lures, tokenizer, ends, context=context, confidence=confidence, seed=seed)
+        pays = pay(paid.score, answers, lures, tokenizer, ends, context=context, confidence=confidence, seed=seed)
     said = couples(*equal_voices([*data.pairs, *data.heldout_pairs], [*data.likes(), *data.heldout_likes()], _VERDICTS))
 
     def lured(kind: Kind) -> Lured | None:
