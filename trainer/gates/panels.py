@@ -5,9 +5,8 @@ frozen base's mean states: other people, another class of model, no adapter. Wha
 reward model took for merit by chance, is then in one panel and not in the others, and the median of the panels hears of
 it nothing. A panel speaks only if it tells what the *other* panels' people like from chance.
 
-The people of the panels are also those of the reward model. Keeping half of them from it instead was measured on
-made-up data (16 answers to choose from for each prompt, 100 people with 6 comparisons each): the reward model lost a
-tenth of its agreement with what is really liked, and planted accounts were noticed no more often.
+The people of the panels are also those of the reward model. To keep half of them from it would make a stricter audit of
+a worse reward model.
 
 Knows labels, the base's states and how gains are compared. Knows no thresholds.
 """
