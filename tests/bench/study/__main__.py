@@ -39,6 +39,7 @@ IN_ORDER = ("test", "controls", "volume")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", choices=sorted(BATCHES), action="append", help=f"default: {', '.join(IN_ORDER)}")
+    parser.add_argument("--arm", action="append", help="only these arms of the batches")
     parser.add_argument("--out", type=Path, default=Path(".attune/study"), help="worlds and records")
     parser.add_argument("--bases", type=Path, default=Path(".attune/bases"), help="where the demo's base is or is made")
     parser.add_argument("--quick", action="store_true", help="one small world")
@@ -56,7 +57,8 @@ def main() -> None:
             print(quick(base, model, Path(folder)))
         return
     for batch in asked.batch or IN_ORDER:
-        work(jobs(batch), base, model, asked.out, Records(asked.out))
+        todo = [job for job in jobs(batch) if asked.arm is None or job.arm in asked.arm]
+        work(todo, base, model, asked.out, Records(asked.out))
 
 
 def work(todo: Sequence[Job], base: SharedBase, model: Path, out: Path, records: Records) -> None:

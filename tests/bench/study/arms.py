@@ -52,21 +52,18 @@ _DPO, _KTO = DpoConfig(epochs=4, learning_rate=1e-3, minibatch_pairs=16), KtoCon
 GRID: Mapping[str, Mapping[str, Section]] = {
     "ppo": {
         "rate 1e-3": _PPO,
-        "rate 5e-4": _PPO.model_copy(update={"learning_rate": 5e-4}),
-        "rate 1e-3, beta 0.2": _PPO.model_copy(update={"beta": 0.2}),
-        "rate 1e-3, two passes": _PPO.model_copy(update={"epochs": 2}),
+        "rate 2e-3": _PPO.model_copy(update={"learning_rate": 2e-3}),
+        "rate 1e-3, beta 0.1": _PPO.model_copy(update={"beta": 0.1}),
     },
     "dpo": {
         "rate 1e-3, beta 0.1": _DPO,
-        "rate 5e-4, beta 0.1": _DPO.model_copy(update={"learning_rate": 5e-4}),
-        "rate 1e-3, beta 0.5": _DPO.model_copy(update={"beta": 0.5}),
-        "rate 1e-3, beta 1": _DPO.model_copy(update={"beta": 1.0}),
+        "rate 2e-3, beta 0.1": _DPO.model_copy(update={"learning_rate": 2e-3}),
+        "rate 2e-3, beta 0.5": _DPO.model_copy(update={"learning_rate": 2e-3, "beta": 0.5}),
     },
     "kto": {
         "rate 1e-3, beta 0.1": _KTO,
-        "rate 5e-4, beta 0.1": _KTO.model_copy(update={"learning_rate": 5e-4}),
-        "rate 1e-3, beta 0.5": _KTO.model_copy(update={"beta": 0.5}),
-        "rate 1e-3, beta 1": _KTO.model_copy(update={"beta": 1.0}),
+        "rate 2e-3, beta 0.1": _KTO.model_copy(update={"learning_rate": 2e-3}),
+        "rate 2e-3, beta 0.5": _KTO.model_copy(update={"learning_rate": 2e-3, "beta": 0.5}),
     },
     "sft": {"rate 3e-4": LikedConfig(epochs=2, learning_rate=3e-4, minibatch_answers=32)},
 }

@@ -53,7 +53,7 @@ class Circumstances:
     seed: int
     words: int = 300
     """Words of feedback of honest people, with which the world ends."""
-    answers: int = 2400
+    answers: int = 1600
     """Answers that they are shown meanwhile, about."""
     shuffled: bool = False
     """Verdicts are dealt at random."""

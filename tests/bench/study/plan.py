@@ -12,7 +12,7 @@ DEVELOPMENT_SEEDS = (9001, 9002)
 TEST_SEEDS = tuple(range(1, 11))
 CONTROL_SEEDS = TEST_SEEDS[:3]
 VOLUMES = (100, 300, 1000, 3000)
-QUESTIONS = 256
+QUESTIONS = 224
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ def _job(batch: str, arm: str, plain: Circumstances, setting: str | None = None,
 
 
 def _tune() -> list[Job]:
+    tried = {method: tuple(settings) for method, settings in GRID.items() if len(settings) > 1}
     return [
-        _job("tune", method, Circumstances(seed), setting)
+        _job("tune", method, Circumstances(seed), settings[number])
         for seed in DEVELOPMENT_SEEDS
-        for method, settings in GRID.items()
-        if len(settings) > 1
-        for setting in settings
+        for number in range(max(map(len, tried.values())))  # the first of each method, then the second of each
+        for method, settings in tried.items()
+        if number < len(settings)
     ]
 
 
@@ -62,7 +63,7 @@ def _controls() -> list[Job]:
 
 def _volume() -> list[Job]:
     return [
-        _job("volume", arm, Circumstances(seed, words=words, answers=max(2400, 2 * words)))
+        _job("volume", arm, Circumstances(seed, words=words, answers=max(1600, 2 * words)))
         for words in VOLUMES
         for seed in CONTROL_SEEDS
         for arm in ("ppo", "dpo", "kto")

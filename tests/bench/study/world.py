@@ -42,7 +42,7 @@ from trainer.snapshots.corpus import Corpus
 from trainer.training_data import TrainingData
 
 POLICY = "support"
-MAX_ANSWERS = 2_800
+MAX_ANSWERS = 1_800
 """That PPO learns from: the newest."""
 _SECRET = "the people of every world keep their pseudonyms"
 REWARD = RewardConfig(pooling="mean", epochs=0)
