@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from trainer.models.base import SharedBase
 ANEW, ALL, NEW = "anew", "on, all labels", "on, new labels"
 CONFIG = RewardConfig(pooling="mean")
 PEOPLE = 40
-JUDGES = 400
+JUDGES = 300
 """Held-out comparisons."""
 
 
@@ -82,6 +83,7 @@ def run(folder: Path, seed: int, turns: int, labels: int) -> dict[str, list[tupl
                 seconds = time.process_time() - began
                 last = model.save(Path(work) / f"{arm}-{turn}")
                 steps.append((model.evaluate(heldout, [])["accuracy_pairs"], seconds))
+                print(f"seed {seed}, {arm}, turn {turn}: {steps[-1]}", file=sys.stderr, flush=True)
     return found
 
 
