@@ -33,15 +33,15 @@ from trainer.models.base import SharedBase
 ANEW, ALL, NEW = "anew", "on, all labels", "on, new labels"
 CONFIG = RewardConfig(pooling="mean")
 PEOPLE = 40
-JUDGES = 300
+JUDGES = 200
 """Held-out comparisons."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--labels", type=int, default=120, help="comparisons that each turn brings")
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--labels", type=int, default=40, help="comparisons that each turn brings")
     parser.add_argument("--bases", type=Path, default=Path(".attune/bases"), help="where the demo's base lies")
     asked = parser.parse_args()
     folder = make_base(asked.bases, BaseOptions())
