@@ -102,7 +102,7 @@ class Talk:
     @property
     def window_s(self) -> float:
         """A feedback window that no word of this talk missed, however slow the machine was: seconds."""
-        return 1.5 * self._slowest + 1.0
+        return self._slowest + 1.0
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Talk until there are words enough, wait for a window to pass, and ask once more, so that all have passed."""
