@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from exchange.durable import write_whole
@@ -22,7 +23,7 @@ from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from schemas.reports import REWARD_REPORT_FILE, Curves
-from trainer.data import PreferencePair
+from trainer.data import PreferencePair, TokenPair
 from trainer.examine import Examiner
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
@@ -34,6 +35,7 @@ from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
+from trainer.learn.states import pooled_states
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -130,6 +132,10 @@ class Workshop:
             token_budget=settings.learner.micro_batch_tokens,
         )
         return replace(data, answers=found.answers, kept=found.kept), found.left_out
+
+    def states(self, answers: Sequence[TokenPair]) -> Tensor:
+        """What the frozen base makes of answers, float [N, H]."""
+        return pooled_states(self._base, answers, self._settings.reward_model, "raters", self._progress)
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; `judge` lays its report beside it."""

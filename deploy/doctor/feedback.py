@@ -14,7 +14,8 @@ from schemas.feedback import FeedbackReceived
 from trainer.intake.facts import Known
 from trainer.joining.exclusions import EXPLANATIONS, Reason
 from trainer.joining.funnel import Funnel
-from trainer.joining.join import Joined, liked
+from trainer.joining.join import Joined
+from trainer.joining.words import liked
 from trainer.settings import FeedbackSection
 
 MUCH = 0.5
@@ -98,6 +99,13 @@ def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
     yield from _lost_words(evidence)
     yield from _starved(evidence)
     yield from _voices(evidence)
+    if funnel.quarantined:
+        yield note(
+            "quarantined",
+            f"{funnel.quarantined} raters are quarantined; "
+            f"{funnel.excluded_feedback.get(Reason.QUARANTINED, 0)} words of theirs are left out.",
+            "`attune raters list` says who and why; `attune raters release` takes it back.",
+        )
     if not funnel.displayed:
         yield note(
             "no_displayed",

@@ -59,6 +59,7 @@ from schemas.manifests import (
     SnapshotManifest,
     files_digest,
 )
+from schemas.raters import RaterEvidence, RaterJudged
 from schemas.sealed import Sealed
 
 FOLDER = Path(__file__).parent / "v1"
@@ -195,6 +196,29 @@ SAMPLES: dict[str, Record] = {
         part="ledger",
         counts={"rows": 17},
         actor="trainer_1",
+    ),
+    "rater_judged": RaterJudged(
+        id="rj_1",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        rater="user_9c1b",
+        verdict="quarantined",
+        why="9 of 40 words agree with what others say",
+        actor="trainer_1",
+        evidence=RaterEvidence(
+            test="agreement", words=40, agreed=9, people=0.75, expected=0.625, p_value=2e-7, until=AT
+        ),
+    ),
+    "rater_released": RaterJudged(
+        id="rj_2",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        rater="user_9c1b",
+        verdict="released",
+        why="a new colleague",
+        actor="key:k_1",
     ),
     "replica_reported": ReplicaReported(
         id="rep_1",

@@ -25,8 +25,8 @@ class Funnel:
     """Words of feedback that train the reward model: the usable labels."""
     ppo: int
     """Answers that PPO may learn from, judged by a person or not."""
-    contradictions: int
-    """Comparisons that contradict the same person's thumbs; they count all the same."""
+    quarantined: int
+    """Raters whose words are not believed."""
     excluded_feedback: Mapping[str, int]
     """Words left out, by reason."""
     excluded_answers: Mapping[str, int]
@@ -53,7 +53,7 @@ def funnel(joined: Joined) -> Funnel:
         joined=len({answer.key for word in joined.words for answer in word.answers}),
         words=len(joined.words),
         ppo=len(joined.trainable),
-        contradictions=len(joined.contradictions),
+        quarantined=joined.quarantined,
         excluded_feedback=count_reasons(joined.exclusions, "feedback"),
         excluded_answers=count_reasons(joined.exclusions, "answer"),
     )

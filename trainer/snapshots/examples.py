@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from schemas.completion import COLLECTED
 from schemas.feedback import Comparison, Correction, Ranking
 from trainer.intake.facts import Answer
-from trainer.joining.join import JoinedWord, liked
+from trainer.joining.words import JoinedWord, liked
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
 
 
