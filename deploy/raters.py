@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.panel import Panel
+from rich.prompt import Prompt
 from rich.table import Table
 
+from deploy.asking import Asking, Said
 from deploy.client import AttuneClient
 from deploy.policy import DEFAULT_URL, ApiKey, Url
 from schemas.errors import InvalidInput, NotFound
+from trainer.quality.gold import read_items
 
 app = typer.Typer(
-    help="Raters: who is quarantined and why; quarantine, release. Known by pseudonym alone.",
+    help="Raters: who is quarantined and why; quarantine, release, ask. Known by pseudonym alone.",
     epilog="A quarantined person's words are not learnt from, as of the next snapshot, and their votes decide no "
     "canary. A released one is not quarantined again for what they had said until then.",
     no_args_is_help=True,
@@ -78,6 +83,31 @@ def release(
 ) -> None:
     """Believe this person again: all they said counts, as of the next snapshot."""
     _show(AttuneClient(url, api_key).judge_rater(policy, verdict="released", why=why, **_named(person, user)))
+
+
+@app.command()
+def ask(
+    items: Annotated[Path, typer.Argument(help="JSONL: {'messages'} a line; of gold items also 'answer' and 'good'.")],
+    user: Annotated[str, typer.Option("--user", help="Who judges, as your app names people in `user`.")],
+    model: Annotated[str, typer.Option(help="Policy alias.")] = "support",
+    limit: Annotated[int, typer.Option(min=1, help="Questions at most.")] = 20,
+    as_rater: Annotated[bool, typer.Option("--rater", help="Speak as a rater; the key must have that right.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", envvar="ATTUNE_API_KEY", help="A key with the scopes chat and feedback.")
+    ] = None,
+) -> None:
+    """Judge answers at the terminal. Name the same file in the trainer's `[raters] gold` to see who is right."""
+    console = Console()
+
+    def judge(question: str, answer: str) -> Said:
+        console.print(Panel(escape(question), title="question"), Panel(escape(answer), title="answer"))
+        said: Said = Prompt.ask("Good?", choices=["up", "down", "skip", "quit"], default="skip")  # type: ignore[assignment]
+        return said
+
+    asking = Asking(AttuneClient(url, api_key), model, user, judge)
+    done = asking.run(read_items(items), limit, source="rater" if as_rater else "user")
+    console.print(f"{done.answered} judged, {done.skipped} skipped", highlight=False)
 
 
 def _named(person: str | None, user: str | None) -> dict[str, str]:

@@ -131,7 +131,7 @@ class TrainerSettings(TomlSettings):
     def recipe(self) -> dict[str, JsonValue]:
         """All that decides what is learnt, for a version's manifest: no paths and no addresses."""
         named = ("dtype", "seed", "feedback", "lora", "reward_model", "learner", self.learner.method, "gates", "raters")
-        recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named))
+        recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named), exclude={"raters": {"gold"}})
         return recipe
 
 

@@ -13,7 +13,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,8 +27,11 @@ from trainer.quality.votes import Vote
 
 _LEAST_AGREEMENT = 0.55
 """Where people's agreement is not surely above this, they agree too little to tell who does not."""
+_GOLD = 0.9
+"""Share of gold items that people are taken to judge rightly: whoever chose them thought nobody could err."""
 _MOST_FOUND = 0.25
 """Share of all people beyond which none is quarantined."""
+_COMPARED: tuple[Kind, ...] = ("shared", "predicted")
 _WORDS = "words agree with what others say, know or would say"
 
 
@@ -39,6 +43,9 @@ class RaterSettings(BaseModel):
     quarantine: bool = Field(
         True,
         description="test people at every turn, and leave out who fails as of the next snapshot; false: do neither",
+    )
+    gold: Path | None = Field(
+        None, description="JSONL of items with a known verdict; see docs/learning.md and `attune raters ask`"
     )
     min_words: int = Field(
         20, ge=5, description="words that can be held against others', before a person is tested (ours)"
@@ -128,14 +135,16 @@ class _Crowd:
     """What is usual."""
 
     shares: Mapping[Kind, float]
-    """Share of people's trials that agree, by kind; kinds in which they surely agree."""
+    """Share of people's trials that agree, by kind; gold, and kinds in which they surely agree."""
     ups: float
     """Share of people's thumbs that are up."""
 
     @classmethod
     def of(cls, votes: Sequence[Vote], trials: Sequence[Trial], most: int) -> _Crowd:
         shares: dict[Kind, float] = {}
-        for kind in get_args(Kind):
+        if any(trial.kind == "gold" for trial in trials):
+            shares["gold"] = _GOLD
+        for kind in _COMPARED:
             agreed, count = _pooled(((one.vote.rater, one.agrees) for one in trials if one.kind == kind), most)
             if count >= 1 and wilson_interval(agreed, count)[0] > _LEAST_AGREEMENT:
                 shares[kind] = agreed / count

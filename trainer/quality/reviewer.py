@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -23,6 +23,7 @@ from schemas.wire import encode_event
 from trainer.data import TokenPair
 from trainer.intake.ledger import Ledger
 from trainer.quality.bursts import bursts_of
+from trainer.quality.gold import Shown
 from trainer.quality.predictions import margins
 from trainer.quality.review import RaterSettings, Review, review
 from trainer.quality.trials import trials_of
@@ -47,6 +48,7 @@ class Reviewer:
     policy: str
     actor: str
     settings: RaterSettings
+    gold: Mapping[Shown, bool] = field(default_factory=dict)
 
     def review(self, folder: Path, manifest: SnapshotManifest, states_of: StatesOf) -> Review:
         """Test the people who speak in a snapshot, and announce who fails.
@@ -69,14 +71,14 @@ class Reviewer:
             for (tenant, rater), standing in standings(known.raters).items()
             if standing.released_at is not None and tenant_of.get(rater) == tenant
         }
-        answers = self._opened(Contents(tables, self.keys), votes)
+        answers, gold = self._opened(Contents(tables, self.keys), votes)
         places = list(dict.fromkeys(answers.values()))
         row_of = {answer: row for row, answer in enumerate(places)}
         if not places:
             return Review((), 0)
         rows = {key: row_of[answer] for key, answer in answers.items()}
         states = states_of(places)
-        found = review(votes, trials_of(votes, margins(votes, states, rows), answers, {}), self.settings, released)
+        found = review(votes, trials_of(votes, margins(votes, states, rows), answers, gold), self.settings, released)
         self._announce(found, manifest, tenant_of)
         return found
 
@@ -85,18 +87,25 @@ class Reviewer:
         counts = Counter(vote.rater for vote in votes)
         return any(count >= self.settings.min_words for count in counts.values()) or bool(bursts_of(votes))
 
-    def _opened(self, contents: Contents, votes: Sequence[Vote]) -> dict[AnswerKey, TokenPair]:
-        """Prompt and answer of whatever was voted on, as far as the keys allow."""
+    def _opened(
+        self, contents: Contents, votes: Sequence[Vote]
+    ) -> tuple[dict[AnswerKey, TokenPair], dict[TokenPair, bool]]:
+        """Prompt and answer of whatever was voted on, as far as the keys allow; and of which the verdict is known."""
         found: dict[AnswerKey, TokenPair] = {}
+        gold: dict[TokenPair, bool] = {}
         for completion_id, index in dict.fromkeys(key for vote in votes for key in (vote.answer, vote.other) if key):
             try:
                 content = contents.completion(completion_id)
             except Unusable:
                 continue
-            ids = next((choice.token_ids for choice in content.choices if choice.index == index), ())
-            if content.prompt_token_ids and ids:
-                found[completion_id, index] = (content.prompt_token_ids, ids)
-        return found
+            choice = next((choice for choice in content.choices if choice.index == index), None)
+            if choice is None or not content.prompt_token_ids or not choice.token_ids:
+                continue
+            answer = (content.prompt_token_ids, choice.token_ids)
+            found[completion_id, index] = answer
+            if (known := self.gold.get((content.prompt_token_ids, choice.text.strip()))) is not None:
+                gold[answer] = known
+        return found, gold
 
     def _announce(self, found: Review, manifest: SnapshotManifest, tenant_of: dict[str, str]) -> None:
         events = [

@@ -19,7 +19,16 @@ CHAT: dict[str, Any] = {"model": "support", "messages": [{"role": "user", "conte
 ROLLBACK = "/v1/admin/policies/support/rollback"
 PROMOTE = "/v1/admin/policies/support/promote"
 RATERS = "/v1/admin/policies/support/raters"
-POSTS = ("/v1/chat/completions", "/v1/comparisons", "/v1/feedback", "/v1/displayed", "/v1/consent", PROMOTE, ROLLBACK, RATERS)
+POSTS = (
+    "/v1/chat/completions",
+    "/v1/comparisons",
+    "/v1/feedback",
+    "/v1/displayed",
+    "/v1/consent",
+    PROMOTE,
+    ROLLBACK,
+    RATERS,
+)
 ERASURES = "/v1/admin/erasures"
 LIMIT = 50_000
 
