@@ -35,7 +35,6 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     SUPERSEDED = "superseded"
     MISMATCHED = "mismatched"
-    NEUTRAL = "neutral"
     NOT_A_PREFERENCE = "not_a_preference"
     CONTRADICTED = "contradicted"
     QUARANTINED = "quarantined"
@@ -80,7 +79,6 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.DUPLICATE: "the person said the same again later, which counts",
         Reason.SUPERSEDED: "the person said something else later, which counts",
         Reason.MISMATCHED: "what was said does not fit what it was said of",
-        Reason.NEUTRAL: "three stars say neither good nor bad",
         Reason.NOT_A_PREFERENCE: "comments and outcomes do not train",
         Reason.CONTRADICTED: "the person said the opposite of the same answers elsewhere",
         Reason.QUARANTINED: "the person's words are not believed: `attune raters show` says why, `release` undoes it",

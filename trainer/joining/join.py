@@ -10,7 +10,7 @@ beside all that (`trainer.joining.imports`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from schemas.completion import ConsentLevel
 from schemas.feedback import (
@@ -61,6 +61,10 @@ class Joined:
     """Raters whose words are not believed."""
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Event id -> its place in the order in which events were read, from 1."""
+    read: int = 0
+    """How many events were read."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -129,6 +133,8 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         window_ms=window_ms,
         quarantined=len(believed.quarantined),
         imported=imported,
+        places=known.places,
+        read=known.read,
     )
     return without_contradictions(found, by_key)
 
@@ -206,9 +212,7 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
             return reason
-    if isinstance(word.signal, Comment | Outcome):
-        return Reason.NOT_A_PREFERENCE
-    return Reason.NEUTRAL if isinstance(word.signal, Rating) and word.signal.stars == 3 else None
+    return Reason.NOT_A_PREFERENCE if isinstance(word.signal, Comment | Outcome) else None
 
 
 def without_contradictions(joined: Joined, same: Same) -> Joined:

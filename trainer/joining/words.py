@@ -26,8 +26,7 @@ class JoinedWord:
 def liked(word: FeedbackReceived) -> bool | None:
     """A verdict as good or bad: thumbs as they are, 4 or 5 stars good, 1 or 2 bad; None for everything else.
 
-    Departs from ordinal pairs within a user (LEARNING.md): those need two ratings of one prompt, which chats do not
-    give.
+    What the reward model learns from ratings are the stars themselves (`trainer.algorithms.ordinal`).
     """
     if isinstance(word.signal, Thumbs):
         return word.signal.value == "up"

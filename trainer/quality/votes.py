@@ -1,8 +1,8 @@
 """People's words in a snapshot as votes that can be held against what others say. Knows rows; opens no content.
 
 One vote for each word, so that a ranking of eight is no more evidence about a person than one comparison: of a ranking
-the best answer against the worst. Ties, `both_bad`, corrections and imported votes say nothing here, and what models
-and apps say is about no person.
+the best answer against the worst. Ties, three stars, `both_bad`, corrections and imported votes say nothing here, and
+what models and apps say is about no person.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def votes_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Vote]:
     """The votes in a snapshot's rows (file name -> rows), by time and id."""
     votes: list[Vote] = []
     for row in tables["thumbs.parquet"]:
-        if row["kind"] in _VERDICTS and row["source"] in _PEOPLE:
+        if row["kind"] in _VERDICTS and row["source"] in _PEOPLE and row["liked"] is not None:
             key = (row["completion_id"], row["choice"])
             votes.append(Vote(row["feedback_id"], row["group"], row["at"], key, liked=row["liked"]))
     words: dict[str, list[Mapping[str, Any]]] = {}
