@@ -120,7 +120,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
             exclusions.append(Exclusion("feedback", word.id, reason))
     imported, not_imported = join_imported(known, consents, believed)
     exclusions += not_imported
-    found = Joined(
+    result = Joined(
         words=tuple(words),
         settled=tuple(sorted(settled, key=_by_time)),
         trainable=tuple(sorted(trainable, key=_by_time)),
@@ -136,7 +136,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         places=known.places,
         read=known.read,
     )
-    return without_contradictions(found, by_key)
+    return without_contradictions(result, by_key)
 
 
 def _by_time(answer: Answer) -> tuple[int, str, int]:

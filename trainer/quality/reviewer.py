@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,10 +89,10 @@ class Reviewer:
 
     def _opened(
         self, contents: Contents, votes: Sequence[Vote]
-    ) -> tuple[dict[AnswerKey, TokenPair], dict[TokenPair, bool]]:
+    ) -> tuple[dict[AnswerKey, TokenPair], dict[Hashable, bool]]:
         """Prompt and answer of whatever was voted on, as far as the keys allow; and of which the verdict is known."""
         found: dict[AnswerKey, TokenPair] = {}
-        gold: dict[TokenPair, bool] = {}
+        gold: dict[Hashable, bool] = {}
         for completion_id, index in dict.fromkeys(key for vote in votes for key in (vote.answer, vote.other) if key):
             try:
                 content = contents.completion(completion_id)

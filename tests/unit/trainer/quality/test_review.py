@@ -44,7 +44,7 @@ def test_one_who_contradicts_everybody_by_hand() -> None:
     assert (evidence.test, evidence.words, evidence.agreed, evidence.gold) == ("agreement", 20, 3, 0)
     assert evidence.people == pytest.approx(603 / 820)
     assert evidence.expected == pytest.approx((603 / 820 + 0.5) / 2)
-    assert evidence.p_value == pytest.approx(at_most(3, 20, evidence.expected)) == pytest.approx(1.1e-5, rel=0.2)
+    assert evidence.p_value == pytest.approx(at_most(3, 20, evidence.expected)) == pytest.approx(2.376e-5, rel=1e-3)
     assert evidence.until == 3_600_000 * 19
     assert finding.why == "3 of 20 words agree with what others say, know or would say, of people's 74%"
     assert found.in_words() == "raters: 1 are quarantined as of the next turn, 41 had words enough"
@@ -114,13 +114,12 @@ def test_many_who_come_at_once_are_tested_together() -> None:
         Trial(Vote(f"v{n}", f"v{n}", n * WINDOW_MS // 2, key(n), key(n + 1)), "predicted", n % 4 > 0) for n in range(90)
     ]
     honest_ones, others = crowd(people=100) + before + burst(2), crowd(people=100) + before + burst(1)
-    assert [len(one) for one in bursts_of(votes(honest_ones))] == [32], "two of `before` fell into it"
+    assert [len(one) for one in bursts_of(votes(honest_ones))] == [30]
     assert review(votes(honest_ones), honest_ones, SETTINGS, {}).findings == ()
     found = review(votes(others), others, SETTINGS, {}).findings
-    assert {finding.rater for finding in found} >= {f"b{number}" for number in range(30)}
-    assert len(found) == 32
+    assert {finding.rater for finding in found} == {f"b{number}" for number in range(30)}
     assert {finding.evidence.test for finding in found} == {"burst"}
-    assert found[0].evidence.words == 92, "together, where three words each tell nothing"
+    assert found[0].evidence.words == 90, "together, where three words each tell nothing"
 
 
 def test_a_steady_stream_of_visitors_is_no_burst() -> None:
@@ -132,7 +131,8 @@ def test_a_steady_stream_of_visitors_is_no_burst() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_flippers_and_bots_are_caught_and_honest_people_are_not(seed: int) -> None:
     """90 honest people with 30 words each and 60 with 8; 10 who turn their votes round (60 words), 5 who always press
-    up and 5 who roll dice (300 words): a tenth of the crowd, and a quarter of its words. Every third word is a slip.
+    up and 5 who roll dice (300 words): 20 of 170 people, with a third of the words. More than a quarter of what honest
+    people say is a slip. At least 9 of 10, 4 of 5 and 2 of 5 are caught, and of 150 honest people one at most.
     """
     people = Crowd(seed)
     believed = people.come("honest", 90, 30, honest) + people.come("brief", 60, 8, honest)
@@ -140,10 +140,10 @@ def test_flippers_and_bots_are_caught_and_honest_people_are_not(seed: int) -> No
     robots = people.come("up", 5, 60, always_up)
     dicers = people.come("dice", 5, 300, dice)
     failed = {finding.rater for finding in people.reviewed().findings}
-    assert len(failed & set(flippers)) >= 8
-    assert len(failed & set(robots)) == 5
-    assert len(failed & set(dicers)) >= 3
-    assert len(failed & set(believed)) <= 1, "of 150"
+    assert len(failed & set(flippers)) >= 9
+    assert len(failed & set(robots)) >= 4
+    assert len(failed & set(dicers)) >= 2
+    assert len(failed & set(believed)) <= 1
 
 
 def test_an_honest_crowd_of_strong_tastes_is_left_alone() -> None:
