@@ -16,11 +16,9 @@ from schemas.completion import ConsentLevel
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
-    Comment,
     Comparison,
     ComparisonTarget,
     FeedbackReceived,
-    Outcome,
     Ranking,
     Rating,
     Retraction,
@@ -34,7 +32,7 @@ from trainer.joining.exclusions import Exclusion, Reason
 from trainer.joining.imports import join_imported
 from trainer.joining.raters import Believed
 from trainer.joining.voices import latest_words, revocations
-from trainer.joining.words import JoinedWord
+from trainer.joining.words import JoinedWord, aspects_said, states_preference
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
             return reason
-    return Reason.NOT_A_PREFERENCE if isinstance(word.signal, Comment | Outcome) else None
+    return None if states_preference(word) or aspects_said(word) else Reason.NOT_A_PREFERENCE
 
 
 def without_contradictions(joined: Joined, same: Same) -> Joined:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.feedback import FeedbackReceived, Rating, Thumbs
+from schemas.feedback import AnswerTarget, Comment, FeedbackReceived, Outcome, Rating, Thumbs
 from trainer.intake.facts import Answer
 
 
@@ -33,3 +34,16 @@ def liked(word: FeedbackReceived) -> bool | None:
     if isinstance(word.signal, Rating) and word.signal.stars != 3:
         return word.signal.stars > 3
     return None
+
+
+def states_preference(word: FeedbackReceived) -> bool:
+    """Whether a word says which answers are good, and not only something of them."""
+    return not isinstance(word.signal, Comment | Outcome)
+
+
+def aspects_said(word: FeedbackReceived) -> Mapping[str, float]:
+    """The aspects that a word on one answer values. Of candidates side by side it does not say whose they are; and
+    what is no number from -1 to 1 came past the server's own check, and is not believed.
+    """
+    said = word.aspects if isinstance(word.target, AnswerTarget) else {}
+    return {name: value for name, value in said.items() if -1 <= value <= 1}

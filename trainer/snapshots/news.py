@@ -11,7 +11,7 @@ from pydantic import Field
 
 from schemas.base import Millis, Record
 from trainer.joining.join import Joined
-from trainer.joining.words import JoinedWord
+from trainer.joining.words import JoinedWord, states_preference
 from trainer.snapshots.selection import SnapshotSettings, is_heldout_person
 
 
@@ -30,12 +30,14 @@ def mark_of(joined: Joined, settings: SnapshotSettings, min_answers: int) -> Mar
 
 
 def new_labels(joined: Joined, settings: SnapshotSettings, min_answers: int, since: Mark | None) -> int:
-    """Words that count towards a turn, and imported votes where those count.
+    """Words that say which answers are good, and imported votes where those count.
 
     Args:
         since: the moment of the last turn's snapshot; None before the first: all are new.
     """
-    words = sum(since is None or _is_new(word, joined, since) for word in joined.words)
+    words = sum(
+        states_preference(word.feedback) and (since is None or _is_new(word, joined, since)) for word in joined.words
+    )
     if not imports_count(joined, settings, min_answers):
         return words
     known = 0 if since is None else since.imported
