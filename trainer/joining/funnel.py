@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.joining.exclusions import count_reasons
-from trainer.joining.join import Joined, aspects_said
+from trainer.joining.join import Joined
+from trainer.joining.words import aspects_said
 
 
 @dataclass(frozen=True)
