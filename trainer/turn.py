@@ -219,11 +219,8 @@ class Turns:
     def _review(self, manifest: SnapshotManifest, workshop: Workshop) -> None:
         """Test the raters; who fails is quarantined as of the next snapshot, this turn learns from what was cut."""
         found = self.reviewer.review(self.state.turn_dir / "snapshot", manifest, workshop.states)
-        if found.findings or found.note:
-            quarantined = (
-                f"{len(found.findings)} of {found.tested} raters that could be tested are quarantined from now on"
-            )
-            self.progress.say(f"raters: {found.note or quarantined}")
+        if words := found.in_words():
+            self.progress.say(words)
 
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))
