@@ -47,6 +47,8 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
     "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
+    Reason.CONTRADICTED: "People say opposite things of the same answers: look at how the buttons are placed.",
+    Reason.QUARANTINED: "`attune raters list` says who and why; `attune raters release` takes it back.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",
@@ -104,7 +106,7 @@ def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
             "quarantined",
             f"{funnel.quarantined} raters are quarantined; "
             f"{funnel.excluded_feedback.get(Reason.QUARANTINED, 0)} words of theirs are left out.",
-            "`attune raters list` says who and why; `attune raters release` takes it back.",
+            _REMEDIES[Reason.QUARANTINED],
         )
     if not funnel.displayed:
         yield note(

@@ -6,7 +6,8 @@ Knows ledger, join, snapshot and key store; decides nothing about learning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
@@ -40,10 +41,11 @@ class Corpus:
     base_fingerprint: str
     encode: Encode
     encode_chat: EncodeChat | None = None
-    identities: Identities = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "identities", Identities(self.ledger, self.keys))
+    @cached_property
+    def identities(self) -> Identities:
+        """Which answers are the same."""
+        return Identities(self.ledger, self.keys)
 
     def count(self, parent: int, since: Mark | None) -> tuple[Funnel, int]:
         """What would be learnt from now, and what became of the rest; and how many labels are new since a moment."""
