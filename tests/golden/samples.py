@@ -50,6 +50,7 @@ from schemas.journal import (
 )
 from schemas.manifests import (
     AdapterManifest,
+    Agreement,
     AnswerExample,
     FileDigest,
     GateReport,
@@ -297,6 +298,15 @@ SAMPLES["counted_snapshot_manifest"] = SAMPLES["snapshot_manifest"].model_copy(
         "words_by_domain": {"orders": 4, "unspecified": 1},
         "funnel": {"answered": 40, "rated": 6, "reward_model": 5},
         "reasons": {"late": "it came after the feedback window of its answer"},
+    }
+)
+
+SAMPLES["agreed_snapshot_manifest"] = SAMPLES["counted_snapshot_manifest"].model_copy(
+    update={
+        "agreement": {
+            "thumbs": Agreement(alpha=0.625, items=3, people=5, judgements=9),
+            "pairs": Agreement(alpha=None, items=0, people=0, judgements=0),
+        }
     }
 )
 
