@@ -78,7 +78,9 @@ def test_the_operators_commands_on_a_running_server(tmp_path: Path) -> None:
         pseudonym = told.split()[0]
         assert "is quarantined since" in told
         live.settle()
-        assert "1 raters are quarantined; 1 words of theirs" in attune(live, "doctor", *files[:2], code=1)
+        assert "1 raters are quarantined; 1 words of theirs" in attune(
+            live, "doctor", "-c", str(live.home.trainer), code=1
+        )
         assert f"{pseudonym} │ quarantined" in attune(live, "raters", "list")
         assert "is believed since" in attune(live, "raters", "release", pseudonym, "--why", "it was a test")
         told = attune(live, "raters", "show", pseudonym)
