@@ -302,6 +302,7 @@ async def test_keys_open_what_their_scopes_say_and_nothing_else(server: Whole) -
         "/v1/consent": {Scope.CHAT, Scope.FEEDBACK},
         PROMOTE: {Scope.ADMIN},
         ROLLBACK: {Scope.ADMIN},
+        RATERS: {Scope.ADMIN},
     }
     assert set(allowed) == set(POSTS)
     for path, scopes in allowed.items():
