@@ -142,10 +142,9 @@ def _sealed_parts(row: dict[str, Any]) -> Iterator[tuple[str, Sealed]]:
     if {"event_id", "key_id", "data"} <= row.keys():
         yield row["event_id"], Sealed(subject=row["subject"], key_id=row["key_id"], data=row["data"])
     for name in ("content", "value"):
-        said = row.get(name)
         try:
-            body = json.loads(said) if isinstance(said, str | bytes) and said else None
-        except ValueError:
+            body = json.loads(row.get(name) or "null")
+        except (TypeError, ValueError):  # an aspect's value is a number
             continue
         if not isinstance(body, dict):
             continue
