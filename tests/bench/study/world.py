@@ -10,13 +10,15 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 from prometheus_client import CollectorRegistry
+from torch import Tensor
 
 from deploy.demo.domain import Question
 from exchange.fingerprint import base_fingerprint
@@ -29,6 +31,7 @@ from server.auth import KeyFile, Scope
 from server.settings import ServerSettings
 from tests.bench.study.engine import SamplingEngine
 from tests.bench.study.people import Circumstances, Talk
+from trainer.data import TokenPair
 from trainer.gates.sample import answer_encoder, load_tokenizer
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
@@ -36,7 +39,10 @@ from trainer.intake.ledger import Ledger
 from trainer.learn.config import RewardConfig
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
+from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
+from trainer.quality.review import RaterSettings
+from trainer.quality.reviewer import Reviewer
 from trainer.settings import FeedbackSection
 from trainer.snapshots.corpus import Corpus
 from trainer.training_data import TrainingData
@@ -90,9 +96,13 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
         closing(open_keys(f"sqlite:///{folder / 'keys.db'}")) as keys,
         _ledger(folder) as ledger,
     ):
+        corpus = _corpus(ledger, keys, model, talk.window_s)
+        reviewer = Reviewer(log, ledger, keys, POLICY, "study", RaterSettings())
         with closing(Ingest(log, ledger, POLICY)) as ingest:
             Feeder(ingest).catch_up()
-        corpus = _corpus(ledger, keys, model, talk.window_s)
+            first = corpus.cut(0, folder / "first", since=None)
+            found = reviewer.review(folder / "first", first.manifest, partial(_states, base))
+            Feeder(ingest).catch_up()  # who was found holds from the next snapshot on
         snapshot = corpus.cut(0, folder / "snapshot", since=None)
         data = corpus.read(folder / "snapshot", snapshot.manifest)
     reward = train_reward_model(
@@ -106,7 +116,8 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
     reward.save(folder / "reward")
     (folder / "manifest.json").write_text(snapshot.manifest.model_dump_json(), encoding="utf-8")
     (folder / "questions.json").write_text(json.dumps([asdict(one) for one in talk.questions.values()]), "utf-8")
-    facts: dict[str, float] = {f"talk_{name}": count for name, count in sorted(talk.counts.items())}
+    facts: dict[str, float] = {"quarantined": len(found.findings), "tested": found.tested}
+    facts |= {f"talk_{name}": count for name, count in sorted(talk.counts.items())}
     facts |= {f"snapshot_{name}": count for name, count in snapshot.manifest.counts.items()}
     facts |= {f"excluded_{name}": count for name, count in snapshot.manifest.excluded.items()}
     facts |= {
@@ -145,6 +156,10 @@ async def _talk(circumstances: Circumstances, base: SharedBase, model: Path, fol
             talk = Talk(circumstances, http)
             await talk.run()
     return talk
+
+
+def _states(base: SharedBase, answers: Sequence[TokenPair]) -> Tensor:
+    return pooled_states(base, answers, REWARD, "raters")
 
 
 def _ledger(folder: Path) -> Ledger:
