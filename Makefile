@@ -82,7 +82,7 @@ bench: $(STAMP) ## One benchmark: make bench NAME=swap
 .PHONY: study
 study: $(STAMP) ## PPO against DPO, KTO and controls, for an hour or two, resumable (ARGS="--batch test"; two at once share)
 	@$(PYTHON) -m tests.bench.study $(ARGS)
-	@$(PYTHON) -m tests.bench.study --tables $(ARGS)
+	@$(PYTHON) -m tests.bench.study --write docs $(ARGS)
 
 .PHONY: study-quick
 study-quick: $(STAMP) ## The study on one small world, in under five minutes

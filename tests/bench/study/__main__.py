@@ -4,10 +4,11 @@
   python -m tests.bench.study --batch test      PPO, none, DPO, KTO on the test seeds, once
   python -m tests.bench.study --batch controls  the other arms on three of them
   python -m tests.bench.study --batch volume    100 to 3,000 words
+  python -m tests.bench.study                   all of these, in this order
   python -m tests.bench.study --quick           one small world anew; its last line is one JSON object
-  python -m tests.bench.study --tables          what the records in OUT say; with --plot FILE also as a picture
+  python -m tests.bench.study --write DOCS      what the records in OUT say, into DOCS/study.md and DOCS/study.png
 
-Two such processes share the worlds between them.
+Two such processes share the worlds between them. What the test seeds see is chosen by what the tuning found.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from tests.bench.study.world import open_world
 from trainer.gates.sample import load_tokenizer
 from trainer.models.base import SharedBase
 
-IN_ORDER = ("test", "controls", "volume")
+IN_ORDER = ("tune", "test", "controls", "volume")
+RESULTS = "## Results\n"
+"""Where the tables begin in the document; what stands below is written anew."""
+_WAIT_S = 5.0
 
 
 def main() -> None:
@@ -43,11 +47,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".attune/study"), help="worlds and records")
     parser.add_argument("--bases", type=Path, default=Path(".attune/bases"), help="where the demo's base is or is made")
     parser.add_argument("--quick", action="store_true", help="one small world")
-    parser.add_argument("--tables", action="store_true", help="print the tables")
-    parser.add_argument("--plot", type=Path, help="write gold against KL on the test seeds as PNG")
+    parser.add_argument("--write", type=Path, metavar="DOCS", help="write tables and plot of what there is")
     asked = parser.parse_args()
-    if asked.tables:
-        print(report(Records(asked.out).all(), asked.plot))
+    if asked.write:
+        write(Records(asked.out).all(), asked.write)
         return
     torch.set_num_threads(1)
     model = make_base(asked.bases, BaseOptions())
@@ -56,9 +59,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(quick(base, model, Path(folder)))
         return
+    records = Records(asked.out)
     for batch in asked.batch or IN_ORDER:
-        todo = [job for job in jobs(batch) if asked.arm is None or job.arm in asked.arm]
-        work(todo, base, model, asked.out, Records(asked.out))
+        chosen = tables.best(record for record in records.all() if record["batch"] == "tune")
+        todo = [job for job in jobs(batch, chosen) if asked.arm is None or job.arm in asked.arm]
+        while not all(records.has(job) for job in todo):
+            work(todo, base, model, asked.out, records)
+            time.sleep(_WAIT_S)  # for worlds that another process holds, or that it leaves when it dies
 
 
 def work(todo: Sequence[Job], base: SharedBase, model: Path, out: Path, records: Records) -> None:
@@ -84,7 +91,7 @@ def work(todo: Sequence[Job], base: SharedBase, model: Path, out: Path, records:
 def quick(base: SharedBase, model: Path, folder: Path) -> str:
     """PPO, DPO and KTO on one small world; `ours` and `theirs` are gains in gold, of PPO and the better other one."""
     records = Records(folder)
-    work(jobs("quick"), base, model, folder, records)
+    work(jobs("quick", {}), base, model, folder, records)
     arms = {record["arm"]: record for record in records.all()}
     gains = {arm: tables.gain(record) for arm, record in arms.items()}
     ours, theirs = gains["ppo"], max(gains["dpo"], gains["kto"])
@@ -93,26 +100,29 @@ def quick(base: SharedBase, model: Path, folder: Path) -> str:
     return f"{tables.main_table(arms.values())}\n{json.dumps(found)}"
 
 
-def report(records: Sequence[dict[str, Any]], picture: Path | None) -> str:
+def write(records: Sequence[dict[str, Any]], docs: Path) -> None:
+    """Put the tables of what there is under `RESULTS` in DOCS/study.md, and the plot beside it."""
+    page = docs / "study.md"
+    head = page.read_text("utf-8").split(RESULTS)[0]
+    page.write_text(f"{head}{RESULTS}\n{report(records)}\n", encoding="utf-8")
+    tables.plot([record for record in records if record["batch"] == "test"], docs / "study.png")
+
+
+def report(records: Sequence[dict[str, Any]]) -> str:
     """All tables of what there is, each under its name."""
     of = {batch: [record for record in records if record["batch"] == batch] for batch in BATCHES}
     parts = []
-    if of["tune"]:
-        parts += ["## Tuning", tables.tuning(of["tune"])]
     if of["test"]:
-        parts += ["## Gains", tables.main_table(of["test"]), "## Differences", tables.differences(of["test"])]
-        parts += ["## Beside gold", tables.side_effects(of["test"])]
-        if picture is not None:
-            tables.plot(of["test"], picture)
+        parts += ["### PPO, DPO and KTO", tables.main_table(of["test"]), tables.differences(of["test"])]
+        parts += ["![gold against KL](study.png)", "### Beside gold", tables.side_effects(of["test"])]
     if of["controls"]:
         plain = [one for one in of["test"] if one["seed"] in {other["seed"] for other in of["controls"]}]
-        parts += [
-            "## Controls",
-            tables.main_table([*plain, *of["controls"]]),
-            tables.side_effects([*plain, *of["controls"]]),
-        ]
+        some = [*plain, *of["controls"]]
+        parts += ["### Controls and attacks", tables.main_table(some), tables.side_effects(some)]
     if of["volume"]:
-        parts += ["## Volume", tables.volumes(of["volume"])]
+        parts += ["### Is my volume enough?", tables.volumes(of["volume"])]
+    if of["tune"]:
+        parts += ["### Settings that were tried", tables.tuning(of["tune"])]
     return "\n\n".join(parts)
 
 

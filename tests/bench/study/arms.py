@@ -1,7 +1,7 @@
 """The arms: what each learns from, by which method and settings, and one run of an arm on one world.
 
-`GRID` holds all settings that were tried, on development seeds; `CHOSEN` the one of each method that the test seeds
-saw. Runs go through `train_policy`, as a turn's do; the exams happen between its steps.
+`GRID` holds all settings that are tried, on development seeds; which of them the test seeds see follows from that
+(`tables.best`). Runs go through `train_policy`, as a turn's do; the exams happen between its steps.
 """
 
 from __future__ import annotations
@@ -66,12 +66,6 @@ GRID: Mapping[str, Mapping[str, Section]] = {
         "rate 2e-3, beta 0.5": _KTO.model_copy(update={"learning_rate": 2e-3, "beta": 0.5}),
     },
     "sft": {"rate 3e-4": LikedConfig(epochs=2, learning_rate=3e-4, minibatch_answers=32)},
-}
-CHOSEN: Mapping[str, str] = {
-    "ppo": "rate 1e-3",
-    "dpo": "rate 1e-3, beta 0.5",
-    "kto": "rate 1e-3, beta 0.5",
-    "sft": "rate 3e-4",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tests.bench.study.arms import ARMS, CHOSEN, GRID, circumstances
+from tests.bench.study.arms import ARMS, GRID, circumstances
 from tests.bench.study.people import Circumstances
 
 DEVELOPMENT_SEEDS = (9001, 9002)
@@ -31,17 +31,17 @@ class Job:
         return f"{self.batch}/{self.world.name}/{self.arm}/{self.setting}"
 
 
-def jobs(batch: str) -> list[Job]:
-    """The runs of a batch."""
-    return BATCHES[batch]()
+def jobs(batch: str, chosen: Mapping[str, str]) -> list[Job]:
+    """The runs of a batch, with the chosen setting of each method; the first one where none was chosen."""
+    first = {method: next(iter(settings)) for method, settings in GRID.items()}
+    return BATCHES[batch](first | dict(chosen))
 
 
-def _job(batch: str, arm: str, plain: Circumstances, setting: str | None = None, questions: int = QUESTIONS) -> Job:
-    chosen = setting or CHOSEN.get(ARMS[arm].method, "")
-    return Job(batch, arm, chosen, circumstances(arm, plain), questions)
+def _job(batch: str, arm: str, plain: Circumstances, setting: str | None, questions: int = QUESTIONS) -> Job:
+    return Job(batch, arm, setting or "", circumstances(arm, plain), questions)
 
 
-def _tune() -> list[Job]:
+def _tune(_: Mapping[str, str]) -> list[Job]:
     tried = {method: tuple(settings) for method, settings in GRID.items() if len(settings) > 1}
     return [
         _job("tune", method, Circumstances(seed), settings[number])
@@ -52,30 +52,36 @@ def _tune() -> list[Job]:
     ]
 
 
-def _test() -> list[Job]:
-    return [_job("test", arm, Circumstances(seed)) for seed in TEST_SEEDS for arm in ("none", "ppo", "dpo", "kto")]
-
-
-def _controls() -> list[Job]:
-    arms = [arm for arm in ARMS if arm not in ("none", "ppo", "dpo", "kto")]
-    return [_job("controls", arm, Circumstances(seed)) for arm in arms for seed in CONTROL_SEEDS]
-
-
-def _volume() -> list[Job]:
+def _test(chosen: Mapping[str, str]) -> list[Job]:
     return [
-        _job("volume", arm, Circumstances(seed, words=words, answers=max(1600, 2 * words)))
+        _job("test", arm, Circumstances(seed), chosen.get(arm))
+        for seed in TEST_SEEDS
+        for arm in ("none", "ppo", "dpo", "kto")
+    ]
+
+
+def _controls(chosen: Mapping[str, str]) -> list[Job]:
+    arms = [arm for arm in ARMS if arm not in ("none", "ppo", "dpo", "kto")]
+    return [
+        _job("controls", arm, Circumstances(seed), chosen[ARMS[arm].method]) for arm in arms for seed in CONTROL_SEEDS
+    ]
+
+
+def _volume(chosen: Mapping[str, str]) -> list[Job]:
+    return [
+        _job("volume", arm, Circumstances(seed, words=words, answers=max(1600, 2 * words)), chosen[arm])
         for words in VOLUMES
         for seed in CONTROL_SEEDS
         for arm in ("ppo", "dpo", "kto")
     ]
 
 
-def _quick() -> list[Job]:
+def _quick(chosen: Mapping[str, str]) -> list[Job]:
     small = Circumstances(DEVELOPMENT_SEEDS[0], words=120, answers=700)
-    return [_job("quick", arm, small, questions=192) for arm in ("none", "ppo", "dpo", "kto")]
+    return [_job("quick", arm, small, chosen.get(arm), questions=192) for arm in ("none", "ppo", "dpo", "kto")]
 
 
-BATCHES: Mapping[str, Callable[[], list[Job]]] = {
+BATCHES: Mapping[str, Callable[[Mapping[str, str]], list[Job]]] = {
     "tune": _tune,
     "test": _test,
     "controls": _controls,

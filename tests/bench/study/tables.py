@@ -38,6 +38,14 @@ def by_arm(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     return dict(found)
 
 
+def best(records: Iterable[Record]) -> dict[str, str]:
+    """Of each arm the setting with the largest mean area; all settings must have been tried on the same seeds."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        found[record["arm"]][record["setting"]].append(area(curve(record)))
+    return {arm: max(settings, key=lambda name: fmean(settings[name])) for arm, settings in found.items()}
+
+
 def tuning(records: Iterable[Record]) -> str:
     """Every setting that was tried, by what it was chosen for: the area under gold over the budgets."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.study import tables
+from tests.bench.study.__main__ import RESULTS, write
 from tests.bench.study.plan import BATCHES, jobs
 from tests.bench.study.records import Records
 
@@ -26,7 +27,7 @@ def _record(arm: str, seed: int, *points: tuple[float, float]) -> dict[str, Any]
 
 
 def test_a_torn_line_is_run_again_and_whole_ones_are_not(tmp_path: Path) -> None:
-    first, second = jobs("test")[:2]
+    first, second = jobs("test", {})[:2]
     Records(tmp_path).add(first, {"gold": 0.123456789})
     with (tmp_path / "runs.jsonl").open("a") as file:
         file.write('{"job": "torn", "gold"')
@@ -34,17 +35,17 @@ def test_a_torn_line_is_run_again_and_whole_ones_are_not(tmp_path: Path) -> None
     records.add(second, {})
     assert records.has(first)
     assert records.has(second)
-    assert not records.has(jobs("test")[2])
+    assert not records.has(jobs("test", {})[2])
     assert [one["gold"] for one in records.all() if one["job"] == first.name] == [0.12346]
 
 
 def test_every_run_has_a_name_of_its_own_and_test_seeds_are_not_tuned_on() -> None:
-    names = [job.name for batch in BATCHES for job in jobs(batch)]
+    names = [job.name for batch in BATCHES for job in jobs(batch, {})]
     assert len(names) == len(set(names))
-    tuned = {job.world.seed for job in jobs("tune")}
-    assert not tuned & {job.world.seed for batch in ("test", "controls", "volume") for job in jobs(batch)}
+    tuned = {job.world.seed for job in jobs("tune", {})}
+    assert not tuned & {job.world.seed for batch in ("test", "controls", "volume") for job in jobs(batch, {})}
     for arm in ("ppo", "dpo", "kto", "sft"):
-        assert len({job.setting for job in jobs("tune") if job.arm == arm}) <= 6
+        assert len({job.setting for job in jobs("tune", {}) if job.arm == arm}) <= 6
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
@@ -66,3 +67,26 @@ def test_two_processes_do_not_work_on_one_world(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with Records(tmp_path).holding("world") as again:
         assert again
+
+
+def test_the_best_setting_is_that_of_the_largest_area_and_the_test_seeds_get_it() -> None:
+    tried = [
+        {**_record("dpo", 9001, (0.0, 0.4), (1.0, 0.5)), "setting": "slow"},
+        {**_record("dpo", 9001, (0.0, 0.4), (0.1, 0.49)), "setting": "fast"},
+    ]
+    assert tables.best(tried) == {"dpo": "fast"}  # 0.09 within every budget, against 0.01, 0.025, 0.05 and 0.1
+    assert {job.setting for job in jobs("test", tables.best(tried)) if job.arm == "dpo"} == {"fast"}
+
+
+def test_the_document_keeps_its_head(tmp_path: Path) -> None:
+    (tmp_path / "study.md").write_text(f"# Head\n\n{RESULTS}\nold\n")
+    run = _record("ppo", 1, (0.0, 0.4), (0.5, 0.5))
+    write(
+        [{**_record(arm, 1, (0.0, 0.4)), "batch": "test"} for arm in ("none", "dpo", "kto")]
+        + [{**run, "batch": "test"}],
+        tmp_path,
+    )
+    page = (tmp_path / "study.md").read_text()
+    assert page.startswith("# Head\n")
+    assert "ppo less kto | +0.100" in page
+    assert "old" not in page
