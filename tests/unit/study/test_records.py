@@ -79,7 +79,7 @@ def test_the_best_setting_is_that_of_the_largest_area_and_the_test_seeds_get_it(
 
 
 def test_the_document_keeps_its_head(tmp_path: Path) -> None:
-    (tmp_path / "study.md").write_text(f"# Head\n\n{RESULTS}\nold\n")
+    (tmp_path / "study.md").write_text(f"# Head\n\n{RESULTS}\nas it stood\n")
     run = _record("ppo", 1, (0.0, 0.4), (0.5, 0.5))
     write(
         [{**_record(arm, 1, (0.0, 0.4)), "batch": "test"} for arm in ("none", "dpo", "kto")]
@@ -89,4 +89,4 @@ def test_the_document_keeps_its_head(tmp_path: Path) -> None:
     page = (tmp_path / "study.md").read_text()
     assert page.startswith("# Head\n")
     assert "ppo less kto | +0.100" in page
-    assert "old" not in page
+    assert "as it stood" not in page
