@@ -17,6 +17,7 @@ from deploy import collect as collect_command
 from deploy import dead_letters as dead_letters_command
 from deploy import erase as erase_command
 from deploy import feedback as feedback_command
+from deploy import guidance as guidance_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
 from deploy import topics as topics_command
@@ -38,6 +39,7 @@ feedback_command.app.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")
+app.add_typer(guidance_command.app, name="guidance")
 app.add_typer(topics_command.app, name="topics")
 app.add_typer(dead_letters_command.app, name="dead-letter")
 app.command(name="chat")(chat_command.chat)

@@ -45,6 +45,7 @@ from server.openapi import install_description
 from server.request.consents import ConsentBook
 from server.request.description import engine_routes
 from server.request.fates import FateDesk, fates_router
+from server.request.guidance import GuidanceDesk, guidance_router
 from server.request.models import models_router
 from server.request.mount import install_request_path
 from server.request.recorder import Recorder
@@ -212,6 +213,8 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(admin_router(administration, parts.api_keys))
     app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
     app.include_router(fates_router(desk))
+    guidance = GuidanceDesk(parts.api_keys, secrets.keyring, parts.registry, section.policies)
+    app.include_router(guidance_router(guidance))
     erasures = Erasures(
         path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
     )
