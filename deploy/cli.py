@@ -22,6 +22,7 @@ from deploy import keys as keys_command
 from deploy import policy as policy_command
 from deploy import topics as topics_command
 from deploy.doctor import command as doctor_command
+from deploy.labelling import command as label_command
 from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
 
@@ -45,6 +46,7 @@ app.add_typer(dead_letters_command.app, name="dead-letter")
 app.command(name="chat")(chat_command.chat)
 app.command(name="doctor")(doctor_command.doctor)
 app.command(name="collect")(collect_command.collect)
+app.command(name="label")(label_command.label)
 app.command(name="erase")(erase_command.erase)
 app.command(name="backup")(backup_command.backup)
 app.command(name="restore")(backup_command.restore_backup)

@@ -213,8 +213,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(admin_router(administration, parts.api_keys))
     app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
     app.include_router(fates_router(desk))
-    guidance = GuidanceDesk(parts.api_keys, secrets.keyring, parts.registry, section.policies)
-    app.include_router(guidance_router(guidance))
+    app.include_router(guidance_router(GuidanceDesk(parts.registry, section.policies), parts.api_keys))
     erasures = Erasures(
         path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
     )

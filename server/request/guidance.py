@@ -1,8 +1,7 @@
 """GET /v1/guidance/...: what those are told who judge a policy's answers, and the curated prompts it is asked.
 
-What is in force is for whoever may give feedback: an API key, or the bearer of a handle on an answer of the policy, so
-that a page for raters can show it. Every published version, prompt sets too, is for keys with the scope read or admin.
-Knows the registry, which is read in a thread.
+What is in force is for every API key of the policy, so that an app can show it to its raters; every published version,
+prompt sets too, is for keys with the scope read or admin. Knows the registry, which is read in a thread.
 """
 
 from __future__ import annotations
@@ -12,22 +11,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path
 
 from exchange.guidance import find_guidance, newest_guidance, read_guidance
 from exchange.registry.port import Registry
-from schemas.base import now_ms, parse_version_name, version_name
+from schemas.base import parse_version_name, version_name
 from schemas.errors import InvalidInput, NotFound
 from schemas.guidance import GuidanceNow, GuidanceShown, parse_constitution
-from schemas.handles import Keyring, verify_handle
 from schemas.manifests import GuidanceKind, GuidanceManifest
-from server.auth import KeyFile, Scope
-from server.errors import Unauthorized
+from server.auth import ApiKey, KeyFile, Scope, require
 from server.openapi import described
 
 NEWEST = "newest"
-_HANDLE_HEADER = "attune-handle"
-_MAX_HANDLE = 8_192
 _RATERS = (Scope.FEEDBACK, Scope.CHAT, Scope.READ, Scope.ADMIN)
 _OPERATORS = (Scope.READ, Scope.ADMIN)
 PolicyPath = Annotated[str, Path(examples=["support"])]
@@ -39,29 +34,13 @@ VersionPath = Annotated[str, Path(examples=[NEWEST, "v2"])]
 class GuidanceDesk:
     """What the routes ask."""
 
-    keys: KeyFile
-    keyring: Keyring
     registry: Registry
     policies: Collection[str]
 
-    def checked(self, policy: str, request: Request, *scopes: Scope, handle: bool) -> str:
-        """The policy's name, if the asker may ask.
-
-        Raises:
-            Unauthorized, Forbidden, HandleRefused: the asker may not ask at all.
-            NotFound: there is no such policy for this asker.
-        """
-        authorization, shown = request.headers.get("authorization"), request.headers.get(_HANDLE_HEADER)
-        mine = set(self.policies)
-        if handle and shown is not None:  # beside a key too: a proof that proves nothing is never passed over
-            mine &= {verify_handle(shown[:_MAX_HANDLE], self.keyring, now=now_ms()).policy}
-        elif handle and authorization is None:
-            raise Unauthorized("neither an API key nor, as `attune-handle`, the handle of an answer was sent")
-        if authorization is not None or not handle:
-            key = self.keys.authorize(authorization, *scopes)
-            mine = {name for name in mine if key.may_use(name)}
-        if policy not in mine:
-            raise NotFound("there is no such policy for this asker", field="policy")
+    def checked(self, policy: str, key: ApiKey) -> str:
+        """The policy's name. Raises NotFound where it is not served here, or does not exist for this key."""
+        if policy not in self.policies or not key.may_use(policy):
+            raise NotFound("no such policy for this API key", field="policy")
         return policy
 
     def in_force(self, policy: str) -> GuidanceNow:
@@ -108,15 +87,15 @@ def _number(policy: str, version: str) -> int | None:
     return number
 
 
-def guidance_router(desk: GuidanceDesk) -> APIRouter:
+def guidance_router(desk: GuidanceDesk, keys: KeyFile) -> APIRouter:
     """The routes GET /v1/guidance/{policy} and /v1/guidance/{policy}/{kind}/{version}."""
     router = APIRouter(prefix="/v1/guidance", tags=["guidance"])
+    rater, operator = Depends(require(keys, *_RATERS)), Depends(require(keys, *_OPERATORS))
     now = described(
         "Guidelines and constitution in force for those who judge a policy's answers",
         {200: GuidanceNow},
         scopes=_RATERS,
-        or_handle=True,
-        refuses=(400, 404, 503),
+        refuses=(404, 503),
     )
     one = described(
         "One published version: guidelines, constitution or prompts; `newest` is the one in force",
@@ -126,13 +105,15 @@ def guidance_router(desk: GuidanceDesk) -> APIRouter:
     )
 
     @router.get("/{policy}", **now)
-    async def in_force(policy: PolicyPath, request: Request) -> dict[str, Any]:
-        of = desk.checked(policy, request, *_RATERS, handle=True)
+    async def in_force(policy: PolicyPath, key: ApiKey = rater) -> dict[str, Any]:
+        of = desk.checked(policy, key)
         return (await asyncio.to_thread(desk.in_force, of)).model_dump(mode="json")
 
     @router.get("/{policy}/{kind}/{version}", **one)
-    async def published(policy: PolicyPath, kind: KindPath, version: VersionPath, request: Request) -> dict[str, Any]:
-        of = desk.checked(policy, request, *_OPERATORS, handle=False)
+    async def published(
+        policy: PolicyPath, kind: KindPath, version: VersionPath, key: ApiKey = operator
+    ) -> dict[str, Any]:
+        of = desk.checked(policy, key)
         return (await asyncio.to_thread(desk.one, of, kind, version)).model_dump(mode="json")
 
     return router

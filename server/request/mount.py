@@ -20,13 +20,13 @@ from server.request.request_path import RequestPath
 from server.request.stored import stored_router
 
 BROWSER_PATHS = frozenset({"/v1/feedback", "/v1/displayed"})
-"""Paths that a browser may call with nothing but a handle; and so may what lies under ALSO."""
-ALSO = ("/v1/feedback/", "/v1/guidance/")
+"""Paths that a browser may call with nothing but a handle; and so may what lies under FATES."""
+FATES = "/v1/feedback/"
 CLIENT_CLOSED_REQUEST = 499
 
 
 class BrowserCors:
-    """CORS for `BROWSER_PATHS` and `ALSO` alone: no other path may be called from a foreign page."""
+    """CORS for `BROWSER_PATHS` and `FATES` alone: no other path may be called from a foreign page."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         self._app = app
@@ -38,7 +38,7 @@ class BrowserCors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        browser = scope["type"] == "http" and (scope["path"] in BROWSER_PATHS or scope["path"].startswith(ALSO))
+        browser = scope["type"] == "http" and (scope["path"] in BROWSER_PATHS or scope["path"].startswith(FATES))
         await (self._cors if browser else self._app)(scope, receive, send)
 
 

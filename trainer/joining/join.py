@@ -20,6 +20,7 @@ from schemas.feedback import (
     Comparison,
     ComparisonTarget,
     FeedbackReceived,
+    FeedbackSource,
     Outcome,
     Ranking,
     Rating,
@@ -54,7 +55,7 @@ class Joined:
     """The result of a join, sorted by time and id."""
 
     words: tuple[JoinedWord, ...]
-    """What trains the reward model."""
+    """What people and apps said that trains the reward model."""
     settled: tuple[Answer, ...]
     """All answers that had their window, consented, of this base: what words may speak of."""
     trainable: tuple[Answer, ...]
@@ -73,6 +74,8 @@ class Joined:
     window_ms: int
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
+    ai: tuple[JoinedWord, ...] = ()
+    """What models said in the place of people: never counted among what people said."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -126,7 +129,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
     imported, not_imported = join_imported(known, consents)
     exclusions += not_imported
     return Joined(
-        words=tuple(words),
+        words=tuple(word for word in words if word.feedback.source is not FeedbackSource.AI),
         settled=tuple(sorted(settled, key=_by_time)),
         trainable=tuple(sorted(trainable, key=_by_time)),
         exclusions=tuple(sorted(exclusions)),
@@ -138,6 +141,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         watermark=known.watermark,
         window_ms=window_ms,
         imported=imported,
+        ai=tuple(word for word in words if word.feedback.source is FeedbackSource.AI),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exchange.keys.port import KeyStore
 from schemas.feedback import FeedbackSource
-from schemas.manifests import SnapshotManifest
+from schemas.manifests import GuidanceManifest, SnapshotManifest
 from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
@@ -20,6 +20,7 @@ from trainer.joining.join import Joined, join
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
+from trainer.snapshots.ai_share import within_share
 from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.selection import is_heldout_person
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
@@ -53,13 +54,15 @@ class Corpus:
         imported = len(joined.imported) if trainable >= self.settings.min_answers else 0
         return len(joined.words) + imported
 
-    def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
+    def cut(self, parent: int, out: Path, *, since: int | None, guidance: Sequence[GuidanceManifest] = ()) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
-        return cut_snapshot(self.ledger, self._scope(parent), self.settings, out, since=since)
+        scope = self._scope(parent)
+        return cut_snapshot(self.ledger, scope, self.settings, out, since=since, guidance=guidance)
 
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
-        return training_data(open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat))
+        dataset = open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat)
+        return training_data(dataset, self.settings.ai_share)
 
     def living_keys(self, folder: Path, manifest: SnapshotManifest) -> int:
         """How many of the keys that open a snapshot still exist: fewer than before means that someone was erased."""
@@ -73,8 +76,10 @@ class Corpus:
         return Scope(self.base_fingerprint, parent, self.settings.max_versions_behind)
 
 
-def training_data(dataset: Dataset) -> TrainingData:
-    """A dataset as a turn uses it. Prompts are those of held-out people first, then the others', each once."""
+def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
+    """A dataset as a turn uses it, what models said within its share of what people said. Prompts are those of held-out
+    people first, then the others', each once.
+    """
     train, heldout = dataset.train, dataset.heldout
     prompts = [answer.prompt_ids for answer in heldout.answers]
     prompts += [pair.prompt_ids for pair in heldout.pairs]
@@ -85,8 +90,8 @@ def training_data(dataset: Dataset) -> TrainingData:
         prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
     return TrainingData(
         answers=train.answers,
-        pairs=train.pairs,
-        thumbs=train.thumbs,
+        pairs=within_share(train.pairs, ai_share, lambda pair: pair.speaker),
+        thumbs=within_share(train.thumbs, ai_share, lambda thumb: thumb.cohort),
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
         judged=_judged(heldout),

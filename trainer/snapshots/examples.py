@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.completion import COLLECTED
-from schemas.feedback import Comparison, Correction, Ranking
+from schemas.feedback import Comparison, Correction, FeedbackSource, Ranking
 from trainer.intake.facts import Answer
 from trainer.joining.join import JoinedWord, liked
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
@@ -111,7 +111,8 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
     pairs: list[PairRow] = []
     thumbs: list[ThumbRow] = []
     corrections: list[CorrectionRow] = []
-    for word in selection.words:
+    for word in selection.spoken:
+        ai = word.feedback.source is FeedbackSource.AI
         feedback, signal, answers = word.feedback, word.feedback.signal, word.answers
         label = (
             feedback.id,
@@ -119,7 +120,7 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
             feedback.speaker(),
             signal.kind,
             str(feedback.source),
-            heldout_by(feedback.speaker(), word.finished_at, selection, settings),
+            "" if ai else heldout_by(feedback.speaker(), word.finished_at, selection, settings),
         )
         for number, (chosen, rejected, tie, weight) in enumerate(_pairs(word)):
             pairs.append(PairRow(*label, number, *answers[chosen].key, *answers[rejected].key, tie, weight))
@@ -128,7 +129,9 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
         if isinstance(signal, Correction):
             corrections.append(CorrectionRow(*label, *answers[0].key))
         if (good := liked(feedback)) is not None:
-            thumbs.append(ThumbRow(*label, *answers[0].key, good, weights[_stratum(answers[0])]))
+            # A model has no propensity of clicking: it judges what it is asked to.
+            weight = 1.0 if ai else weights[_stratum(answers[0])]
+            thumbs.append(ThumbRow(*label, *answers[0].key, good, weight))
     return Rows(tuple(pairs), tuple(thumbs), tuple(corrections), tuple(_answers(selection, settings)))
 
 
