@@ -142,6 +142,7 @@ class Workshop:
             data.thumbs,
             self._settings.reward_model,
             self._settings.seed,
+            ratings=data.ratings,
             reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
             progress=steps,
         )
@@ -201,7 +202,7 @@ class Workshop:
         if kept.exists():
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
-        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
@@ -223,7 +224,7 @@ class Workshop:
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
-            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
@@ -258,7 +259,7 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
-            learnt_from={"pairs": len(data.pairs), "thumbs": len(data.thumbs)},
+            learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),
         )

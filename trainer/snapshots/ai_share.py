@@ -1,6 +1,6 @@
 """What models say in the place of people weighs at most a share of what people say. Pure.
 
-Of each kind of label for itself: the reward model's loss is a mean over pairs plus a mean over thumbs, so under one cap
+Of each kind of label for itself: the reward model's loss is a sum of means, one over each kind, so under one cap
 for all kinds together a model's pairs would rule the mean of pairs wherever people gave thumbs alone.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from schemas.feedback import FeedbackSource
-from trainer.data import PreferencePair, ThumbedAnswer
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 
-_L = TypeVar("_L", PreferencePair, ThumbedAnswer)
+_L = TypeVar("_L", PreferencePair, ThumbedAnswer, RatedAnswer)
 
 
 def within_share(labels: Sequence[_L], share: float, speaker: Callable[[_L], str]) -> tuple[_L, ...]:

@@ -22,7 +22,7 @@ from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
 from trainer.snapshots.ai_share import within_share
 from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
-from trainer.snapshots.selection import is_heldout_person
+from trainer.snapshots.news import Mark, mark_of, new_labels
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 from trainer.training_data import TrainingData
 
@@ -40,19 +40,14 @@ class Corpus:
     encode: Encode
     encode_chat: EncodeChat | None = None
 
-    def count(self, parent: int) -> tuple[Funnel, int]:
-        """What would be learnt from now, and what became of the rest; and how many labels count towards a turn."""
+    def count(self, parent: int, since: Mark | None) -> tuple[Funnel, int]:
+        """What would be learnt from now, and what became of the rest; and how many labels are new since a moment."""
         joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
-        return funnel(joined), self.labels_of(joined)
+        return funnel(joined), new_labels(joined, self.settings, self.settings.min_answers, since)
 
-    def labels_of(self, joined: Joined) -> int:
-        """Labels that count towards a turn: words of feedback, and imported votes once there are answers that PPO could
-        learn from with what they teach. Until then they would only begin turns that come to nothing.
-        """
-        people = (answer.completion.subject() for answer in joined.trainable)
-        trainable = sum(not is_heldout_person(person, self.settings) for person in people)
-        imported = len(joined.imported) if trainable >= self.settings.min_answers else 0
-        return len(joined.words) + imported
+    def mark(self, joined: Joined) -> Mark:
+        """The moment of a join, up to which labels have counted once its turn is over."""
+        return mark_of(joined, self.settings, self.settings.min_answers)
 
     def cut(self, parent: int, out: Path, *, since: int | None, guidance: Sequence[GuidanceManifest] = ()) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
@@ -88,12 +83,15 @@ def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
     for split in (heldout, train):
         prompts += [pair.prompt_ids for pair in split.pairs if pair.source != IMPORTED]
         prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
+        prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
         pairs=within_share(train.pairs, ai_share, lambda pair: pair.speaker),
         thumbs=within_share(train.thumbs, ai_share, lambda thumb: thumb.cohort),
+        ratings=within_share(train.ratings, ai_share, lambda rating: rating.cohort),
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
+        heldout_ratings=heldout.ratings,
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
@@ -101,13 +99,14 @@ def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
 
 
 def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
-    """The held-out people's logged answers that a person thumbed, in the order of the thumbs: none has taught anybody.
+    """The held-out people's logged answers that a person thumbed or rated, in that order: none has taught anybody.
 
     A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
     """
+    thumbs = (*heldout.thumbs, *(thumb for rating in heldout.ratings if (thumb := rating.thumb())))
     logged = {answer.sample_id: answer for answer in heldout.answers}
     return tuple(
         JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
-        for thumb in heldout.thumbs
+        for thumb in thumbs
         if thumb.sample_id in logged and thumb.cohort in _PEOPLE
     )
