@@ -120,3 +120,6 @@ def test_a_snapshot_counts_them_caps_them_and_names_the_guidance_in_force(tmp_pa
     assert by == {"user": 1.0, "ai": pytest.approx(0.5)}, "comparisons and the correction together"
     assert [(one.cohort, one.weight) for one in data.thumbs] == [("user", 1.0), ("ai", 0.5)]
     assert len(training_data(dataset, 0.0).pairs) == 1
+    people = data.of_people()
+    assert {one.speaker for one in people.pairs} == {"user"}
+    assert [one.cohort for one in people.thumbs] == ["user"]
