@@ -69,7 +69,7 @@ class Joined:
     displayed: int
     """Distinct answers that a displayed event names."""
     rated: int
-    """Distinct answers that any feedback speaks of."""
+    """Distinct answers that any feedback speaks of, but for a model's."""
     watermark: int
     window_ms: int
     imported: tuple[ImportedFacts, ...] = ()
@@ -133,7 +133,7 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
     imported, not_imported = join_imported(known, consents)
     exclusions += not_imported
     return Joined(
-        words=tuple(word for word in words if word.feedback.source is not FeedbackSource.AI),
+        words=tuple(word for word in words if not _by_ai(word.feedback)),
         settled=tuple(sorted(settled, key=_by_time)),
         trainable=tuple(sorted(trainable, key=_by_time)),
         exclusions=tuple(sorted(exclusions)),
@@ -141,14 +141,20 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         foreign_supersedes=revoked.foreign_supersedes,
         answered=sum(len(completion.choices) for completion in completions.values()),
         displayed=len({(ref.completion_id, ref.choice) for shown in known.displayed for ref in shown.candidates}),
-        rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
+        rated=len(
+            {(ref.completion_id, ref.choice) for word in known.feedback if not _by_ai(word) for ref in _refs(word)}
+        ),
         watermark=known.watermark,
         window_ms=window_ms,
         imported=imported,
-        ai=tuple(word for word in words if word.feedback.source is FeedbackSource.AI),
+        ai=tuple(word for word in words if _by_ai(word.feedback)),
         places=known.places,
         read=known.read,
     )
+
+
+def _by_ai(word: FeedbackReceived) -> bool:
+    return word.source is FeedbackSource.AI
 
 
 def _by_time(answer: Answer) -> tuple[int, str, int]:

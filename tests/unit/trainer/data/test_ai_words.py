@@ -31,7 +31,7 @@ def test_models_are_no_part_of_what_people_said() -> None:
     result = joined(first, second, mine, theirs)
     assert [word.feedback.id for word in result.words] == [mine.id]
     assert [word.feedback.id for word in result.ai] == [theirs.id]
-    assert funnel(result).words == 1
+    assert (funnel(result).rated, funnel(result).joined, funnel(result).words) == (1, 1, 1)
     stratum = ("en", None)
     alone = joined(first, second, mine)
     assert propensity_weights(result.words, result.settled, 5) == propensity_weights(alone.words, alone.settled, 5)
