@@ -28,12 +28,14 @@ from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
+from trainer.learn.aspects import Aspects, aspects_beside
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyResult, train_policy
 from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
+from trainer.learn.rollouts import token_pairs
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -143,7 +145,7 @@ class Workshop:
             self._settings.reward_model,
             self._settings.seed,
             ratings=data.ratings,
-            reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
+            reference=token_pairs(data.answers),
             progress=steps,
         )
         write_whole(self._work / _REWARD_CURVES, canonical_json(Curves.of(steps.history)))
@@ -184,7 +186,7 @@ class Workshop:
         return train_policy(
             self._base,
             data.for_policy(),
-            reward,
+            self._aspects(data, reward).scorer(),
             recipe,
             self._settings.seed,
             _fresh(self._work / "policy"),
@@ -193,6 +195,10 @@ class Workshop:
             checkpoint_dir=self._work / "checkpoints",
             progress=self._progress,
         )
+
+    def _aspects(self, data: TrainingData, reward: RewardModel) -> Aspects:
+        rules, answers = self._settings.reward_model.aspects, token_pairs(data.answers)
+        return aspects_beside(self.reward_folder, reward, data.aspects, rules, answers)
 
     def judge(
         self, data: TrainingData, reward: RewardModel, learned: Learned, before: Before, suites: Suites
@@ -259,9 +265,11 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
+            data.heldout_ratings,
             learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),
+            aspects=self._aspects(data, reward).reports(data.heldout_aspects, token_pairs(data.answers)),
         )
         write_whole(self.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 
