@@ -50,9 +50,9 @@ _REMEDIES: dict[Reason, str] = {
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",
 }
-# Passing or by design: no cause to worry.
 _ORDERS = {"comparison", "ranking", "correction", "preference"}
 """Kinds of words, and of imported votes, that become pairs."""
+# Passing or by design: no cause to worry.
 _HARMLESS = frozenset({Reason.SEEN_BEFORE, Reason.OVER_CAP, Reason.WINDOW_OPEN, Reason.DUPLICATE, Reason.SUPERSEDED})
 
 
