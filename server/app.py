@@ -176,6 +176,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         parts.engine,
         swapper,
         follower,
+        recorder,
         appender,
         consents,
         metrics,

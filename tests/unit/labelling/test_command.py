@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from deploy.cli import app
 from deploy.labelling.command import KEY_VARIABLE
 from exchange.guidance import publish_guidance
 from schemas.completion import ConsentLevel
-from schemas.errors import ConfigError, InvalidInput, NotFound
+from schemas.errors import AttuneError, ConfigError, InvalidInput, NotFound
 from schemas.manifests import GuidanceKind
 from server.auth import KeyFile, Scope
 from server.settings import load_settings
@@ -41,6 +42,7 @@ def test_from_a_constitution_to_words_of_a_model(tmp_path: Path, monkeypatch: py
     def shorter(asked: Asked) -> str:
         return says("A" if (len(asked["A"]), asked["A"]) < (len(asked["B"]), asked["B"]) else "B")
 
+    number = itertools.count()
     endpoint, made = Endpoint(shorter), list[dict[str, Any]]()
 
     def client(**options: Any) -> openai.OpenAI:
@@ -49,12 +51,12 @@ def test_from_a_constitution_to_words_of_a_model(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(openai, "OpenAI", client)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    with live_server(tmp_path / "home") as live:
+    with live_server(tmp_path / "home", reply=lambda *_: f"answer {next(number)}") as live:
         asks = ("--model", "org/judge-8b", "--count", "4")
         with pytest.raises(NotFound, match="no constitution"):
             labelled(live, *asks)
         constitution, _ = publish_guidance(live.registry, GuidanceKind.CONSTITUTION, "support", CONSTITUTION)
-        with pytest.raises(Exception, match="no prompts of support"):
+        with pytest.raises(AttuneError, match="no prompts of support"):
             labelled(live, *asks)
         publish_guidance(live.registry, GuidanceKind.PROMPTS, "support", PROMPTS)
         told = labelled(live, *asks)
