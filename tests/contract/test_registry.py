@@ -377,8 +377,8 @@ def test_a_tampered_manifest_is_refused(store: FilesystemRegistry, folder: Path,
         store.adapter("support", 1)
 
 
-class Torn(Exception):
-    """The process dies here."""
+class Torn(BaseException):
+    """The process dies here: nothing may take that for an error of the store."""
 
 
 @pytest.mark.parametrize("step", ["_stage", "_rename", "_create"])

@@ -97,6 +97,7 @@ def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
+        slices=dataset.slices,
     )
 
 
