@@ -16,7 +16,7 @@ from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 _L = TypeVar("_L", PreferencePair, ThumbedAnswer, RatedAnswer)
 
 
-def within_share(labels: Sequence[_L], share: float, speaker: Callable[[_L], str]) -> tuple[_L, ...]:
+def within_ai_share(labels: Sequence[_L], share: float, speaker: Callable[[_L], str]) -> tuple[_L, ...]:
     """Labels of one kind, those of models scaled down so that together they weigh at most `share` x all others.
 
     Args:

@@ -13,7 +13,7 @@ from tests.unit.trainer.data.support import SCOPE, joined, ledger_of, log_of
 from trainer.data import PreferencePair, ThumbedAnswer
 from trainer.joining.exclusions import Reason
 from trainer.joining.funnel import funnel
-from trainer.snapshots.ai_share import within_share
+from trainer.snapshots.ai_share import within_ai_share
 from trainer.snapshots.corpus import training_data
 from trainer.snapshots.dataset import open_dataset
 from trainer.snapshots.examples import propensity_weights, rows_of
@@ -70,12 +70,12 @@ def pair(speaker: str, weight: float) -> PreferencePair:
 def test_models_weigh_at_most_their_share() -> None:
     labels = [pair("user", 1.0), pair("ai", 2.0), pair("imported", 1.0), pair("rater", 2.0), pair("ai", 6.0)]
     # 8 of models against 4 of people: at a share of 0.5 they may have 2, a fourth of what they have.
-    found = within_share(labels, 0.5, lambda one: one.speaker)
+    found = within_ai_share(labels, 0.5, lambda one: one.speaker)
     assert [one.weight for one in found] == [1.0, 0.5, 1.0, 2.0, 1.5]
-    assert within_share(labels[:3], 1.0, lambda one: one.speaker) == tuple(labels[:3]), "within it nothing changes"
-    assert within_share(labels, 0.0, lambda one: one.speaker) == (labels[0], labels[2], labels[3])
-    assert within_share([labels[1]], 0.5, lambda one: one.speaker) == (), "where people said nothing of the kind"
-    assert within_share([], 0.5, lambda one: one.cohort if isinstance(one, ThumbedAnswer) else "") == ()
+    assert within_ai_share(labels[:3], 1.0, lambda one: one.speaker) == tuple(labels[:3]), "within it nothing changes"
+    assert within_ai_share(labels, 0.0, lambda one: one.speaker) == (labels[0], labels[2], labels[3])
+    assert within_ai_share([labels[1]], 0.5, lambda one: one.speaker) == (), "where people said nothing of the kind"
+    assert within_ai_share([], 0.5, lambda one: one.cohort if isinstance(one, ThumbedAnswer) else "") == ()
 
 
 def guidance(version: int, at: int) -> GuidanceManifest:
