@@ -120,7 +120,10 @@ def sft(
 @app.command()
 def demo(
     model: Annotated[str | None, typer.Option(help="Any Hugging Face model instead of the tiny one made here.")] = None,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of the loop.")] = 3,
+    turns: Annotated[
+        int,
+        typer.Option(min=1, help="Turns of the loop; up to two more where none of them came to a promoted version."),
+    ] = 3,
     log: Annotated[str, typer.Option(help="sqlite, or kafka for a real broker.")] = "sqlite",
     replicas: Annotated[int, typer.Option(min=1, help="Servers on the one log, each with an engine of its own.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,
