@@ -17,7 +17,6 @@ from trainer.algorithms import preference
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import Pooling, SharedBase
-from trainer.models.batching import micro_batches
 from trainer.models.files import read_json, whole_folder, write_json
 
 _FORMAT = 2
@@ -50,13 +49,13 @@ class RewardModel:
     pooling: Pooling
     """Which state of an answer the head reads."""
     token_budget: int
-    """Padded tokens per forward pass."""
+    """Positions per forward pass."""
 
     def raw_scores(self, answers: Sequence[TokenPair]) -> Tensor:
         """Raw scores [N] (logits of preference), float32 on the CPU."""
         scores = torch.zeros(len(answers))
         with self.base.role(self.role), torch.no_grad():
-            for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
+            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
                 scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
 

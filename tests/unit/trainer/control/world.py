@@ -58,7 +58,7 @@ class World:
             "lora": {"rank": 4, "alpha": 8},
             "reward_model": {"batch_sets": 16},
             "learner": {"checkpoint_every": 1},
-            "ppo": {"minibatch_answers": 16, "learning_rate": 1e-3, "critic": "ridge"},
+            "ppo": {"minibatch_answers": 16, "learning_rate": 1e-3},
             "gates": {"prompts": 16, "max_new_tokens": 8},
             "suites": {"max_new_tokens": 8},
             "promotion": {"min_votes": 4, "min_margin": 0.2, "max_votes": 20, "canary_share": 0.5},
