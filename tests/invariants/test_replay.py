@@ -160,9 +160,7 @@ def test_whole_distributions_are_computed_bit_for_bit_as_without_truncation(
     few = [mixed[row] for row in whole]
     assert _replay(base, few, {}).kept is None
     first = prepare(base, few, None, CONFIG, None, lambda _done: None)
-    again = prepare(
-        base, few, None, CONFIG, None, lambda _done: None, kept.select(whole)
-    )
+    again = prepare(base, few, None, CONFIG, None, lambda _done: None, kept.select(whole))
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items())
 
 

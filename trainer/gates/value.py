@@ -26,6 +26,7 @@ from trainer.algorithms.truncation import confine, kept_set
 from trainer.data import JudgedAnswer, LoggedAnswer, TokenPair
 from trainer.gates.sample import sample
 from trainer.models.base import SharedBase
+from trainer.models.forward import by_row
 
 Like = Callable[[Sequence[TokenPair], Sequence[str]], Tensor]
 """The reward model's calibrated probability [N] that answers are liked, by the cohorts of their voters."""
@@ -150,7 +151,7 @@ def _log_ratios(base: SharedBase, role: str | None, answers: Sequence[LoggedAnsw
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in answers]
     with base.role(role):
         for batch in base.batches(pairs, range(len(pairs)), token_budget):
-            for row, logits in zip(batch.rows, base.logits(batch).split(batch.lengths), strict=True):
+            for row, logits in zip(batch.rows, by_row(base.logits(batch), batch), strict=True):
                 own = _sampling_logprobs(logits, answers[row])
                 ratios[row] = float(own.sum()) - math.fsum(answers[row].behaviour_logprobs)
     return ratios

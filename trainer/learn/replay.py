@@ -24,6 +24,7 @@ from trainer.learn.config import PpoConfig
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.models.batching import TokenBatch
+from trainer.models.forward import by_row
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def replay(
         for batch in base.batches(pairs, rows, token_budget):
             with torch.no_grad(), base.role(POLICY if version else None):
                 logits = base.logits(batch)
-            for row, own in zip(batch.rows, logits.split(batch.lengths), strict=True):
+            for row, own in zip(batch.rows, by_row(logits, batch), strict=True):
                 found[row] = _of_answer(own, answers[row], config)
             tick(len(found), len(cut))
     left_out = {answers[row].sample_id: why for row, why in sorted(found.items()) if isinstance(why, Reason)}

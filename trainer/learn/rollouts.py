@@ -22,7 +22,7 @@ from trainer.learn.replay import KeptSets
 from trainer.models.adapter import load_role
 from trainer.models.base import SharedBase
 from trainer.models.batching import TokenBatch
-from trainer.models.forward import log_softmax, pick_tokens
+from trainer.models.forward import by_row, log_softmax, pick_tokens
 
 Scorer = Callable[[Sequence[TokenPair]], list[float]]
 
@@ -165,7 +165,7 @@ def _reference(
             log_probs = log_softmax(logits, batch, temperatures[list(batch.rows)], open_tokens)
             logprobs[list(batch.rows), : batch.mask.shape[1]] = pick_tokens(log_probs, batch).cpu()
             if keep_states:
-                for row, own in zip(batch.rows, hidden.cpu().split(batch.lengths), strict=True):
+                for row, own in zip(batch.rows, by_row(hidden.cpu(), batch), strict=True):
                     states[row] = own
             done += len(batch.rows)
             tick(done)

@@ -53,3 +53,9 @@ def align(values: Tensor, batch: TokenBatch) -> Tensor:
     """Numbers of the N answer tokens as [B, A]; 0 where masked."""
     zeros = torch.zeros(batch.mask.shape, dtype=values.dtype, device=values.device)
     return zeros.masked_scatter(batch.mask, values)
+
+
+def by_row(values: Tensor, batch: TokenBatch) -> tuple[Tensor, ...]:
+    """Anything [N, ...] of the answer tokens, cut into the rows of the batch."""
+    found: tuple[Tensor, ...] = torch.split(values, list(batch.lengths))
+    return found

@@ -6,7 +6,7 @@ Knows ledger, join, snapshot and key store; decides nothing about learning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
@@ -38,11 +38,17 @@ class Corpus:
     base_fingerprint: str
     encode: Encode
     encode_chat: EncodeChat | None = None
+    _counted: dict[tuple[int, int], tuple[Funnel, int]] = field(default_factory=dict, init=False, compare=False)
+    """What `count` found last, by the state of the ledger and the parent: an idle trainer looks every second."""
 
     def count(self, parent: int) -> tuple[Funnel, int]:
         """What would be learnt from now, and what became of the rest; and how many labels count towards a turn."""
-        joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
-        return funnel(joined), self.labels_of(joined)
+        asked = (self.ledger.changes(), parent)
+        if asked not in self._counted:
+            joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
+            self._counted.clear()
+            self._counted[asked] = funnel(joined), self.labels_of(joined)
+        return self._counted[asked]
 
     def labels_of(self, joined: Joined) -> int:
         """Labels that count towards a turn: words of feedback, and imported votes once there are answers that PPO could
