@@ -133,8 +133,10 @@ class Workshop:
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; `judge` lays its report beside it."""
+        reference = [(answer.prompt_ids, answer.answer_ids) for answer in data.answers]
         if self.reward_folder.is_dir():
-            return RewardModel.load(self._base, self.reward_folder)
+            # Scored all together as at first, so that an interrupted turn ends with the same bytes.
+            return RewardModel.load(self._base, self.reward_folder).remembering(reference)
         steps = RecordedSteps(self._progress)
         model = train_reward_model(
             self._base,
@@ -142,7 +144,8 @@ class Workshop:
             data.thumbs,
             self._settings.reward_model,
             self._settings.seed,
-            reference=[(answer.prompt_ids, answer.answer_ids) for answer in data.answers],
+            ratings=data.ratings,
+            reference=reference,
             progress=steps,
         )
         write_whole(self._work / _REWARD_CURVES, canonical_json(Curves.of(steps.history)))
@@ -201,7 +204,7 @@ class Workshop:
         if kept.exists():
             return _read(kept, Judgement)
         untied = [pair for pair in data.heldout_pairs if not pair.tie]
-        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs)
+        figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(untied, before)
         self._progress("measure parent", 0, 1, {})
@@ -223,7 +226,7 @@ class Workshop:
             kl_budget=self._settings.learner.kl_budget,
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
-            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs),
+            heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
             heldout_right=(accuracy or 0.0) * len(untied),
             heldout_pairs=len(untied),
             previous_accuracy=previous,
@@ -258,7 +261,7 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
-            learnt_from={"pairs": len(data.pairs), "thumbs": len(data.thumbs)},
+            learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),
         )

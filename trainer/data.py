@@ -72,7 +72,7 @@ class PreferencePair:
     group: str
     """Pseudonymous user."""
     source: str
-    """Kind of feedback it came from: comparison, ranking, rating, correction."""
+    """Kind of feedback it came from: comparison, ranking, correction, imported."""
     set_id: str
     """Pairs out of one ranking share it and stay in one batch."""
     speaker: str = field(default="", compare=False)
@@ -112,6 +112,41 @@ class JudgedAnswer:
     """Inverse propensity of clicking, already clipped."""
     group: str
     """Pseudonym of the voter."""
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """One answer with stars.
+
+    Raises:
+        InvalidInput: stars outside 1 to 5.
+    """
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    stars: int
+    """1 (worst) to 5."""
+    cohort: str
+    """As of a thumb."""
+    weight: float
+    """As of a thumb."""
+    group: str
+    """Pseudonymous user, whose stars are compared with each other before those of others."""
+    sample_id: str = field(default="", compare=False)
+    """As of a thumb."""
+    heldout: str = field(default="", compare=False)
+    """As of a thumb."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stars <= 5:
+            raise InvalidInput(f"{self.stars} is no number of stars from 1 to 5", field="stars")
+
+    def thumb(self) -> ThumbedAnswer | None:
+        """The nearest thumb, for what learns from likes alone: four and five stars up, one and two down, three none."""
+        if self.stars == 3:
+            return None
+        about = (self.cohort, self.weight, self.group, self.sample_id, self.heldout)
+        return ThumbedAnswer(self.prompt_ids, self.answer_ids, self.stars > 3, *about)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from exchange.durable import write_whole
 from schemas.base import Record, Sha256, VersionNumber, new_id
 from schemas.errors import ConfigError, IntegrityError
 from schemas.manifests import canonical_json
+from trainer.snapshots.news import Mark
 
 _R = TypeVar("_R", bound=Record)
 
@@ -27,7 +28,7 @@ class TurnState(Record):
 
     parent: VersionNumber = Field(description="the stable version that it continues from")
     snapshot: Sha256
-    labels: int = Field(ge=0, description="usable labels in the snapshot")
+    mark: Mark | None = Field(default=None, description="of its snapshot; None: written before there were marks")
     reserved: VersionNumber | None = Field(default=None, description="the version number taken for its candidate")
     keys: int = Field(default=0, ge=0, description="keys that opened its snapshot when it began")
 
@@ -36,7 +37,7 @@ class LastTurn(Record):
     """What the trainer remembers of the last finished turn."""
 
     snapshot: Sha256
-    labels: int = Field(ge=0, description="usable labels in its snapshot")
+    mark: Mark | None = Field(default=None, description="of its snapshot; None: written before there were marks")
     accuracy: float | None = Field(default=None, description="held-out accuracy of its reward model, 0..1")
     reward_model: Sha256 | None = Field(default=None, description="its digest in the registry")
 

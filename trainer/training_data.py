@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
 
@@ -22,6 +22,8 @@ class TrainingData:
     heldout_thumbs: Sequence[ThumbedAnswer]
     prompts: Sequence[tuple[int, ...]]
     """For candidate and parent to answer."""
+    ratings: Sequence[RatedAnswer] = ()
+    heldout_ratings: Sequence[RatedAnswer] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None
@@ -30,5 +32,11 @@ class TrainingData:
     """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
 
     def for_policy(self) -> PolicyData:
-        """What the policy may learn from."""
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.thumbs)
+        """What the policy may learn from: of ratings, the nearest thumbs."""
+        thumbs = (*self.thumbs, *(thumb for rating in self.ratings if (thumb := rating.thumb())))
+        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=thumbs)
+
+    def labels(self) -> dict[str, int]:
+        """How many labels of each kind a reward model learns from; ratings are named where there are any."""
+        counts = {"pairs": len(self.pairs), "thumbs": len(self.thumbs)}
+        return counts | ({"ratings": len(self.ratings)} if self.ratings else {})

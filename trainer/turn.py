@@ -35,6 +35,7 @@ from trainer.release.code_version import code_version
 from trainer.release.publish import Candidate, ParentMoved, Publisher
 from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
+from trainer.snapshots.news import Mark
 from trainer.state import LastTurn, StateDir, TurnState
 from trainer.suites.cases import load_suites
 from trainer.training_data import TrainingData
@@ -107,12 +108,19 @@ class Turns:
     def count(self) -> int:
         """New usable labels since the last turn; the funnel shows in the metrics."""
         stable = self.journal.state(self.settings.policy).stable
-        counted, labels = self.corpus.count(stable)
-        last = self.state.last()
-        new = max(0, labels - (last.labels if last else 0))
+        counted, new = self.corpus.count(stable, self._counted_to())
         self.metrics.funnel(counted)
         self.metrics.labels.set(new)
         return new
+
+    def _counted_to(self) -> Mark | None:
+        """Up to where labels have counted; None before the first turn."""
+        last = self.state.last()
+        if last is None or last.mark is not None:
+            return None if last is None else last.mark
+        # Written before there were marks: what has been read by now is told by its time alone.
+        read = 2**63
+        return Mark(watermark=self.registry.snapshot(last.snapshot).watermark, read=read, imported=read)
 
     def _run(self) -> TurnOutcome:
         self.journal.refresh()
@@ -151,7 +159,7 @@ class Turns:
         turn = TurnState(
             parent=parent,
             snapshot=manifest.digest,
-            labels=self.corpus.labels_of(snapshot.joined),
+            mark=self.corpus.mark(snapshot.joined),
             keys=self.corpus.living_keys(folder, manifest),
         )
         self.state.save_turn(turn)
@@ -206,7 +214,7 @@ class Turns:
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))
         found, method = learnable(data.for_policy(), self.settings.policy_recipe), self.settings.learner.method
-        if found < self.settings.feedback.min_answers or not (data.pairs or data.thumbs):
+        if found < self.settings.feedback.min_answers or not any(data.labels().values()):
             noun = "pairs" if method == "dpo" else "answers"
             return f"{found} {noun} that {method.upper()} could learn from are too few"
         return None
@@ -295,5 +303,5 @@ class Turns:
         if reward_model is None and last is not None:
             accuracy, reward_model = last.accuracy, last.reward_model
         self.state.finish(
-            LastTurn(snapshot=turn.snapshot, labels=turn.labels, accuracy=accuracy, reward_model=reward_model)
+            LastTurn(snapshot=turn.snapshot, mark=turn.mark, accuracy=accuracy, reward_model=reward_model)
         )

@@ -16,6 +16,7 @@ from trainer.joining.exclusions import EXPLANATIONS, Reason
 from trainer.joining.funnel import Funnel
 from trainer.joining.join import Joined, liked
 from trainer.settings import FeedbackSection
+from trainer.snapshots.news import Mark, new_labels
 
 MUCH = 0.5
 """Share of the words or answers from which a reason is worth naming."""
@@ -45,7 +46,6 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
     "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
-    Reason.NEUTRAL: "Three stars say neither good nor bad; comparisons say more.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",
@@ -62,8 +62,8 @@ class Evidence:
     joined: Joined
     funnel: Funnel
     settings: FeedbackSection
-    learnt: int
-    """Usable labels at the end of the last turn."""
+    since: Mark | None
+    """Up to where labels have counted; None before the first turn."""
     method: str = "ppo"
     """How the policy learns; PPO alone needs answers with true logprobs."""
 
@@ -85,11 +85,11 @@ def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
             "Send the handle of an answer with a thumb to POST /v1/feedback; see docs/api.md.",
         )
         return
-    new = max(0, funnel.words - evidence.learnt)
+    new = new_labels(evidence.joined, settings, settings.min_answers, evidence.since)
     if new < settings.min_new_labels:
         open_windows = funnel.excluded_feedback.get(Reason.WINDOW_OPEN, 0)
         waiting = f"; {open_windows} more wait for their window to pass" if open_windows else ""
-        weigh = waits if evidence.learnt else blocks
+        weigh = waits if evidence.since else blocks
         yield weigh(
             "few_labels",
             f"{new} new usable labels since the last turn, and a turn begins at {settings.min_new_labels}{waiting}.",

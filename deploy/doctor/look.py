@@ -134,8 +134,9 @@ class Examination:
         scope = Scope(base, state.stable, settings.feedback.max_versions_behind)
         joined = join(known, scope, settings.feedback.feedback_window_ms)
         self.funnel = funnel(joined)
-        learnt, method = last.labels if last else 0, settings.learner.method
-        yield from look_at_feedback(Evidence(known, joined, self.funnel, settings.feedback, learnt, method))
+        since = last.mark if last else None
+        method = settings.learner.method
+        yield from look_at_feedback(Evidence(known, joined, self.funnel, settings.feedback, since, method))
 
 
 def _fingerprint(settings: TrainerSettings, known: Known) -> tuple[str, list[Finding]]:

@@ -132,6 +132,8 @@ def _pair(row: Row, contents: Contents) -> _Label:
 
 
 def _thumb(row: Row, contents: Contents) -> _Label:
+    if row["liked"] is None:
+        raise Unusable("three_stars")
     messages, answer = _shown(contents, row["completion_id"], row["choice"])
     return _Label(row, messages, (answer,), row["liked"], row["source"])
 

@@ -128,9 +128,9 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
         with closing(open_keys(settings.keys)) as keys:
             corpus = Corpus(ledger, keys, settings.feedback, base_fingerprint(world.model), lambda _text: ())
             with timed("first_look"):
-                _, labels = corpus.count(0)
+                _, labels = corpus.count(0, None)
             with timed("next_look"):
-                corpus.count(0)
+                corpus.count(0, None)
             with timed("snapshot"):
                 snapshot = corpus.cut(0, folder / "cut", since=None)
             with timed("open"):

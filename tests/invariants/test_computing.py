@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tests.invariants.worlds import logged, make_world, prompts, sample, tiny_base
-from trainer.data import LoggedAnswer, PreferencePair, ThumbedAnswer
+from trainer.data import LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn import policy_run, reward
 from trainer.learn.config import (
     DpoConfig,
@@ -124,9 +124,13 @@ def gradients(
     def of(learner: str, micro_batch_tokens: int, **settings: Any) -> dict[str, Tensor]:
         base = tiny_base(model_dir)
         if learner == "reward":
-            config = RewardConfig(batch_sets=16, micro_batch_tokens=micro_batch_tokens)
+            config = RewardConfig(batch_sets=24, micro_batch_tokens=micro_batch_tokens)
+            ratings = [
+                RatedAnswer(answer.prompt_ids, answer.answer_ids, 1 + row % 5, "user", 1.0, f"u{row % 3}")
+                for row, answer in enumerate(data.answers)
+            ]
             with pytest.raises(_Caught):
-                train_reward_model(base, data.pairs, data.thumbs, config, 0, start_from=earlier_reward)
+                train_reward_model(base, data.pairs, data.thumbs, config, 0, ratings=ratings, start_from=earlier_reward)
         else:
             recipe = _recipe(learner, micro_batch_tokens=micro_batch_tokens, **settings)
             with pytest.raises(_Caught):

@@ -11,7 +11,7 @@ import torch
 
 from schemas.errors import InvalidInput
 from tests.invariants.worlds import FRIENDLY, GRUFF, make_world, prompts, tiny_base
-from trainer.data import PreferencePair, ThumbedAnswer
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.config import RewardConfig
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
@@ -47,6 +47,34 @@ def _thumbs(count: int, seed: int) -> list[ThumbedAnswer]:
         liked = style is FRIENDLY and (cohort == "kind" or rng.random() < 0.5)
         thumbs.append(ThumbedAnswer(prompt, (style[0], *prompt, style[1]), liked, cohort, 1.0, f"u{number % 5}"))
     return thumbs
+
+
+def _ratings(count: int, seed: int) -> list[RatedAnswer]:
+    """Friendly openings get a star more than gruff ones; even raters give two stars more than odd ones."""
+    rng = random.Random(seed)
+    ratings = []
+    for number, prompt in enumerate(prompts(count, seed)):
+        style, rater = rng.choice((FRIENDLY, GRUFF)), number % 6
+        stars = 1 + (style is FRIENDLY) + 2 * (rater % 2 == 0) + (rng.random() < 0.3)
+        answer = (style[0], *prompt, rng.choice((12, 13)))
+        ratings.append(RatedAnswer(prompt, answer, stars, "user", 1.0, f"u{rater}"))
+    return ratings
+
+
+def test_it_learns_from_stars_of_kind_and_of_harsh_raters(model_dir: Path, tmp_path: Path) -> None:
+    """A harsh rater's two stars praise and a kind rater's three blame: only offsets of raters can tell."""
+    base = tiny_base(model_dir)
+    model = train_reward_model(base, [], [], CONFIG, 0, ratings=_ratings(200, 1))
+    figures = model.evaluate([], [], _ratings(60, 2))
+    assert figures["ratings"] == 60
+    assert figures["accuracy_ratings"] > 0.8
+    assert model.evaluate(_pairs(40, 3), [])["accuracy_pairs"] > 0.9
+    assert model.ratings is not None
+    assert list(model.ratings.thresholds) == sorted(model.ratings.thresholds)
+    again = RewardModel.load(tiny_base(model_dir), model.save(tmp_path / "reward"))
+    assert again.ratings == model.ratings
+    stored = "".join(path.read_text(errors="ignore") for path in (tmp_path / "reward").iterdir())
+    assert '"u1"' not in stored, "raters are persons"
 
 
 def test_it_ranks_held_out_pairs_and_its_scores_are_standard(model_dir: Path, tmp_path: Path) -> None:
@@ -143,5 +171,5 @@ def test_the_probe_alone_ranks_what_the_base_can_tell_apart(model_dir: Path, poo
 
 
 def test_nothing_to_learn_from_is_refused(model_dir: Path) -> None:
-    with pytest.raises(InvalidInput, match="neither pairs nor thumbs"):
+    with pytest.raises(InvalidInput, match="neither pairs nor thumbs nor ratings"):
         train_reward_model(tiny_base(model_dir), [], [], CONFIG, 0)

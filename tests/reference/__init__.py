@@ -40,6 +40,12 @@ ORACLES = (
         f"{_LOOPS}::test_a_ranking_s_loss_is_the_mean_over_all_its_pairs",
         "InstructGPT, equation 1",
     ),
+    Oracle(
+        "likelihood of ratings",
+        f"{_UNIT}/test_ordinal.py::test_a_better_answer_by_hand",
+        "reference/test_ordinal_against_naive.py::test_ratings",
+        "McCullagh 1980",
+    ),
     Oracle("DPO loss", f"{_UNIT}/test_labelled.py::test_dpo_by_hand", f"{_TRL}::test_dpo", "TRL DPOTrainer"),
     Oracle(
         "KTO loss and reference point",

@@ -129,3 +129,7 @@ class Known:
     """Latest event time known, ms since the epoch."""
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)
     """The next offset to read, by partition."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Event id -> its place in the order in which events were read, from 1."""
+    read: int = 0
+    """How many events were read: the last place."""

@@ -71,6 +71,7 @@ class Ledger:
         self._file_lock = _locked(path.with_name(f"{path.name}.lock"))
         self._lock = threading.Lock()
         self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in FACTS}
+        self._places: dict[str, int] = {}
         self._parsed_to = self._watermark = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -175,6 +176,8 @@ class Ledger:
             for rowid, event_id, kind, at, facts in fresh:
                 if facts is not None and kind in self._parsed:
                     self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
+                # Rows are never deleted, so SQLite counts them up by one.
+                self._places[event_id] = rowid
                 self._parsed_to, self._watermark = max(self._parsed_to, rowid), max(self._watermark, at)
             for event_id, kind, *_ in gone:
                 self._parsed[kind].pop(event_id, None)
@@ -193,6 +196,8 @@ class Ledger:
                 erased_imported=frozenset(name for name, kind, _, old in gone if kind == "imported" and not old),
                 watermark=self._watermark,
                 offsets=offsets,
+                places=self._places.copy(),
+                read=self._parsed_to,
             )
 
     def sealed(self, event_ids: Iterable[str]) -> dict[str, Sealed]:

@@ -35,7 +35,6 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     SUPERSEDED = "superseded"
     MISMATCHED = "mismatched"
-    NEUTRAL = "neutral"
     NOT_A_PREFERENCE = "not_a_preference"
     # The logged numbers are not those of plain sampling from this base's policy.
     WRONG_BASE = "wrong_base"
@@ -77,7 +76,6 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.DUPLICATE: "the person said the same again later, which counts",
         Reason.SUPERSEDED: "the person said something else later, which counts",
         Reason.MISMATCHED: "what was said does not fit what it was said of",
-        Reason.NEUTRAL: "three stars say neither good nor bad",
         Reason.NOT_A_PREFERENCE: "comments and outcomes do not train",
         Reason.WRONG_BASE: "the answer came from another base model",
         Reason.TEMPERATURE_ZERO: "decoded greedily (temperature 0 or top_k 1): the answer was not sampled",

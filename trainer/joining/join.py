@@ -10,7 +10,7 @@ beside all that (`trainer.joining.imports`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.completion import ConsentLevel
 from schemas.feedback import (
@@ -73,6 +73,10 @@ class Joined:
     window_ms: int
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Event id -> its place in the order in which events were read, from 1."""
+    read: int = 0
+    """How many events were read."""
 
 
 def join(known: Known, scope: Scope, window_ms: int) -> Joined:
@@ -138,6 +142,8 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
         watermark=known.watermark,
         window_ms=window_ms,
         imported=imported,
+        places=known.places,
+        read=known.read,
     )
 
 
@@ -214,16 +220,13 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
             return reason
-    if isinstance(word.signal, Comment | Outcome):
-        return Reason.NOT_A_PREFERENCE
-    return Reason.NEUTRAL if isinstance(word.signal, Rating) and word.signal.stars == 3 else None
+    return Reason.NOT_A_PREFERENCE if isinstance(word.signal, Comment | Outcome) else None
 
 
 def liked(word: FeedbackReceived) -> bool | None:
     """A verdict as good or bad: thumbs as they are, 4 or 5 stars good, 1 or 2 bad; None for everything else.
 
-    Departs from ordinal pairs within a user (LEARNING.md): those need two ratings of one prompt, which chats do not
-    give.
+    What the reward model learns from ratings are the stars themselves (`trainer.algorithms.ordinal`).
     """
     if isinstance(word.signal, Thumbs):
         return word.signal.value == "up"

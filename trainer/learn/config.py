@@ -86,7 +86,13 @@ class RewardConfig(_Settings):
     batch_sets: int = Field(32, ge=1, description="rankings, lone pairs and thumbs per optimiser step (ours)")
     micro_batch_tokens: int = Field(1024, ge=1, description=_MICRO_BATCH)
     thumbs_coefficient: float = Field(
-        0.5, ge=0, description="weight of the mean thumbs loss beside that of pairs (ours)"
+        0.5, ge=0, description="weight of the mean loss of thumbs and ratings beside that of pairs (ours)"
+    )
+    rater_deviation: float = Field(
+        1.0,
+        gt=0,
+        description="standard deviation of the prior on each rater's offset, in logits: how much kinder or harsher "
+        "than others a person's stars are taken to be before the answers are thought better or worse (ours)",
     )
     centring_coefficient: float = Field(0.01, ge=0, description="weight of mean(score^2) (Eisenstein et al. 2023; TRL)")
     initial_tie_threshold: float = Field(

@@ -12,14 +12,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainer.algorithms import ordinal
 from trainer.algorithms.preference import pair_losses, thumb_losses
 
 FOLDS = 3
 _ITERATIONS = 50
+
+
+class _Kept(NamedTuple):
+    """Which labels count, bool [P], [T] and [N]."""
+
+    pairs: Tensor
+    thumbs: Tensor
+    ratings: Tensor | None
+
+
+@dataclass(frozen=True)
+class ProbeRatings:
+    """N ratings by R raters."""
+
+    answers: Tensor
+    """int64 [N], rows of the states."""
+    stars: Tensor
+    """int64 [N], 1 to 5."""
+    weights: Tensor
+    """float [N]."""
+    raters: Tensor
+    """int64 [N], whose offset a rating is read with, from 0."""
+    voters: Tensor
+    """int64 [N], fold-stable number of who spoke."""
+    count: int
+    """R."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,21 @@ class ProbeData:
     """int64 [T]."""
     cohorts: Tensor
     """int64 [T], which scale and bias a thumb is read with."""
+    ratings: ProbeRatings | None = None
+
+    def outside(self, fold: int | None) -> _Kept:
+        """Which labels are not in a fold; None: all."""
+        left_out = FOLDS if fold is None else fold
+        return _Kept(
+            self.pair_voters % FOLDS != left_out,
+            self.thumb_voters % FOLDS != left_out,
+            None if self.ratings is None else self.ratings.voters % FOLDS != left_out,
+        )
+
+    def inside(self, fold: int) -> _Kept:
+        """Which labels are in a fold."""
+        pairs, thumbs, ratings = self.outside(fold)
+        return _Kept(~pairs, ~thumbs, None if ratings is None else ~ratings)
 
 
 @dataclass(frozen=True)
@@ -55,7 +98,10 @@ class ProbeWeights:
     """How much each part of the loss counts, as in `learn.reward`."""
 
     thumbs: float
+    """Of thumbs and ratings."""
     centring: float
+    rater_deviation: float = 1.0
+    """Of the prior on raters' offsets, logits."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +119,8 @@ class Probe:
     """Log of the Rao-Kupper threshold; as given where there are no ties."""
     penalty: float
     """The ridge penalty that was chosen."""
+    ratings: Tensor | None = None
+    """float32 [5 + R], `ordinal`'s numbers; None where there are no ratings."""
 
 
 def voter_number(name: str) -> int:
@@ -84,7 +132,8 @@ def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float]
     """The head that minimises the loss on all labels, at the penalty that predicted other voters' labels best.
 
     Loss = weighted mean Rao-Kupper loss of pairs + thumbs x weighted mean BCE + centring x mean(score^2)
-    + penalty x |w|^2, with w on states standardised by feature. Convex but for the cohorts' scales; L-BFGS in float64.
+    + penalty x |w|^2, with w on states standardised by feature. Ratings share the mean of the thumbs, with the prior on
+    their raters' offsets. Convex but for the scales of cohorts and ratings; L-BFGS in float64.
 
     Args:
         penalties: candidates; of several with too few voters to compare them, the largest.
@@ -98,7 +147,7 @@ def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float]
     if len(penalties) > 1 and _enough_voters(data):
         errors = [_validation_error(data, features, weights, penalty, cohorts, eta) for penalty in penalties]
         chosen = penalties[min(range(len(penalties)), key=lambda place: (errors[place], -penalties[place]))]
-    w, extras = _minimise(data, features, weights, chosen, cohorts, eta, None)
+    w, extras, numbers = _minimise(data, features, weights, chosen, cohorts, eta, None)
     slope = w / deviation
     return Probe(
         weight=slope.float(),
@@ -107,11 +156,13 @@ def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float]
         biases=extras[cohorts : 2 * cohorts].float(),
         log_eta=float(extras[-1]),
         penalty=chosen,
+        ratings=None if numbers is None else numbers.float(),
     )
 
 
 def _enough_voters(data: ProbeData) -> bool:
-    folds = torch.cat([data.pair_voters, data.thumb_voters]) % FOLDS
+    voters = [data.pair_voters, data.thumb_voters, *([data.ratings.voters] if data.ratings else [])]
+    folds = torch.cat(voters) % FOLDS
     return len(set(folds.tolist())) == FOLDS
 
 
@@ -121,9 +172,8 @@ def _validation_error(
     """Loss on each fold of a head fitted on the others, summed; the penalty itself is no part of it."""
     total = 0.0
     for fold in range(FOLDS):
-        w, extras = _minimise(data, features, weights, penalty, cohorts, eta, fold)
-        inside = (data.pair_voters % FOLDS == fold, data.thumb_voters % FOLDS == fold)
-        total += float(_loss(data, features @ w, extras, weights, cohorts, inside))
+        w, extras, numbers = _minimise(data, features, weights, penalty, cohorts, eta, fold)
+        total += float(_loss(data, features @ w, extras, numbers, weights, cohorts, data.inside(fold)))
     return total
 
 
@@ -135,46 +185,69 @@ def _minimise(
     cohorts: int,
     eta: float,
     without: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Head [H] on standardised features, and log-scales, biases and log-eta [2C + 1], fitted without one fold."""
-    kept = (
-        torch.ones_like(data.ties) if without is None else data.pair_voters % FOLDS != without,
-        torch.ones_like(data.liked) if without is None else data.thumb_voters % FOLDS != without,
-    )
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Head [H] on standardised features, log-scales, biases and log-eta [2C + 1], and the numbers of ratings, fitted
+    without one fold."""
+    kept = data.outside(without)
     w = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     start = torch.zeros(2 * cohorts + 1, dtype=torch.float64)
     start[-1] = torch.tensor(eta, dtype=torch.float64).log()
     extras = start.requires_grad_()
-    optimiser = torch.optim.LBFGS([w, extras], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    numbers: Tensor | None = None
+    if data.ratings is not None:
+        numbers = ordinal.fresh(data.ratings.count).double().requires_grad_()
+    free = [w, extras, *([] if numbers is None else [numbers])]
+    optimiser = torch.optim.LBFGS(free, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = _loss(data, features @ w, extras, weights, cohorts, kept) + penalty * (w**2).sum()
+        loss = _loss(data, features @ w, extras, numbers, weights, cohorts, kept) + penalty * (w**2).sum()
+        if numbers is not None:
+            loss = loss + _prior(data, numbers, weights, kept)
         torch.autograd.backward(loss)
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return w.detach(), extras.detach()
+    return w.detach(), extras.detach(), None if numbers is None else numbers.detach()
+
+
+def _prior(data: ProbeData, numbers: Tensor, weights: ProbeWeights, kept: _Kept) -> Tensor:
+    """Of the raters' offsets, at the weight of one rating for each unit of log-likelihood."""
+    assert data.ratings is not None and kept.ratings is not None  # noqa: S101, PT018 there are numbers, so ratings
+    mass = data.thumb_weights[kept.thumbs].double().sum() + data.ratings.weights[kept.ratings].double().sum()
+    offsets = ordinal.read(numbers).offsets
+    return weights.thumbs * ordinal.offset_losses(offsets, weights.rater_deviation).sum() / mass.clamp(min=1e-6)
 
 
 def _loss(
     data: ProbeData,
     scores: Tensor,
     extras: Tensor,
+    numbers: Tensor | None,
     weights: ProbeWeights,
     cohorts: int,
-    kept: tuple[Tensor, Tensor],
+    kept: _Kept,
 ) -> Tensor:
-    pairs, thumbs = kept
+    pairs, thumbs, rated = kept
     loss = weights.centring * (scores**2).mean()
     if bool(pairs.any()):
         margin, ties = (scores[data.chosen] - scores[data.rejected])[pairs], data.ties[pairs]
         eta = extras[-1].exp() if bool(ties.any()) else torch.zeros((), dtype=torch.float64)
         share = data.pair_weights[pairs].double()
         loss = loss + (share * pair_losses(margin, ties, eta)).sum() / share.sum()
+    verdicts: list[tuple[Tensor, Tensor]] = []
     if bool(thumbs.any()):
         cohort, share = data.cohorts[thumbs], data.thumb_weights[thumbs].double()
         scale, bias = extras[:cohorts].exp()[cohort], extras[cohorts : 2 * cohorts][cohort]
         losses = thumb_losses(scores[data.thumbed][thumbs], data.liked[thumbs], scale, bias)
-        loss = loss + weights.thumbs * (share * losses).sum() / share.sum()
+        verdicts.append(((share * losses).sum(), share.sum()))
+    if data.ratings is not None and numbers is not None and rated is not None and bool(rated.any()):
+        scale, thresholds, offsets = ordinal.read(numbers)
+        location = scale * scores[data.ratings.answers] + offsets[data.ratings.raters]
+        losses = ordinal.rating_losses(location, data.ratings.stars, thresholds)[rated]
+        share = data.ratings.weights[rated].double()
+        verdicts.append(((share * losses).sum(), share.sum()))
+    if verdicts:
+        summed, masses = zip(*verdicts, strict=True)
+        loss = loss + weights.thumbs * torch.stack(summed).sum() / torch.stack(masses).sum()
     return loss

@@ -5,16 +5,17 @@ Knows an adapter with a scalar head on a shared base, and its standardisation. T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from schemas.errors import InvalidInput
-from trainer.algorithms import preference
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.algorithms import ordinal, preference
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import Pooling, SharedBase
 from trainer.models.files import read_json, whole_folder, write_json
@@ -29,6 +30,24 @@ class Cohort:
 
     scale: float
     bias: float
+
+
+@dataclass(frozen=True)
+class RatingScale:
+    """How people rate: P(stars <= k) = sigmoid(threshold k - scale * raw score - the rater's offset)."""
+
+    scale: float
+    thresholds: tuple[float, ...]
+    """Four, rising, in logits."""
+
+    def cohort(self) -> Cohort:
+        """How the common rater would press a thumb: up for four and five stars, down for one and two.
+
+        The log odds of the two are no line in the score; this is its tangent where they are even.
+        """
+        _, second, third, _ = self.thresholds
+        steepness = 2 / (1 + math.exp((second - third) / 2))
+        return Cohort(steepness * self.scale, -steepness * (second + third) / 2)
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,14 @@ class RewardModel:
     """Which state of an answer the head reads."""
     token_budget: int
     """Positions per forward pass."""
+    ratings: RatingScale | None = None
+    """None where no ratings were seen."""
+    known: Mapping[TokenPair, float] = field(default_factory=dict, compare=False, repr=False)
+    """Raw scores that `score` need not find again."""
+
+    def remembering(self, answers: Sequence[TokenPair]) -> RewardModel:
+        """The same model, which knows its scores of these answers."""
+        return replace(self, known=dict(zip(answers, self.raw_scores(answers).tolist(), strict=True)))
 
     def raw_scores(self, answers: Sequence[TokenPair]) -> Tensor:
         """Raw scores [N] (logits of preference), float32 on the CPU."""
@@ -61,22 +88,32 @@ class RewardModel:
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""
-        standard = (self.raw_scores(answers) - self.mean) / self.deviation
+        new = [answer for answer in answers if answer not in self.known]
+        found = {**self.known, **dict(zip(new, self.raw_scores(new).tolist(), strict=True))} if new else self.known
+        standard = (torch.tensor([found[answer] for answer in answers]) - self.mean) / self.deviation
         return [float(value) for value in standard.clamp(-self.clip, self.clip)]
 
-    def evaluate(self, pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer]) -> dict[str, float]:
+    def evaluate(
+        self,
+        pairs: Sequence[PreferencePair],
+        thumbs: Sequence[ThumbedAnswer],
+        ratings: Sequence[RatedAnswer] = (),
+    ) -> dict[str, float]:
         """Figures on labels it was not trained on.
 
         Returns:
-            pairs, thumbs (counts); accuracy_pairs and accuracy_pairs_SOURCE (untied pairs; share); margin (mean
-            chosen minus rejected, standard deviations); ece_pairs; accuracy_thumbs, ece_thumbs (by cohort logits);
+            pairs, thumbs, and ratings if any (counts); accuracy_pairs and accuracy_pairs_SOURCE (untied pairs; share);
+            margin (mean chosen minus rejected, standard deviations); ece_pairs; accuracy_thumbs, ece_thumbs (by cohort
+            logits); accuracy_ratings (share of a rater's pairs of unequal stars ordered likewise, mean over raters);
             corr_reward_length and corr_reward_length_partial (Pearson's r over all labelled answers, length in tokens,
-            the second given the verdict: 1 chosen or liked, 0.5 tied, 0 otherwise). A figure without data is left out.
+            the second given the verdict: 1 chosen or liked, 0.5 tied, a quarter for each star after the first, 0
+            otherwise). A figure without data is left out.
         """
         figures = {"pairs": float(len(pairs)), "thumbs": float(len(thumbs))}
         answers = [(pair.prompt_ids, pair.chosen_ids) for pair in pairs]
         answers += [(pair.prompt_ids, pair.rejected_ids) for pair in pairs]
         answers += [(item.prompt_ids, item.answer_ids) for item in thumbs]
+        answers += [(item.prompt_ids, item.answer_ids) for item in ratings]
         if not answers:
             return figures
         scores = self.raw_scores(answers)
@@ -85,9 +122,12 @@ class RewardModel:
         if bool(untied.any()):
             figures |= self._pair_figures(margins, untied, [pair.source for pair in pairs])
         if thumbs:
-            figures |= self._thumb_figures(scores[2 * len(pairs) :], thumbs)
+            figures |= self._thumb_figures(scores[2 * len(pairs) :][: len(thumbs)], thumbs)
+        if ratings:
+            figures |= _rating_figures(scores[len(answers) - len(ratings) :], ratings)
         verdict = [0.5 if pair.tie else 1.0 for pair in pairs] + [0.5 if pair.tie else 0.0 for pair in pairs]
         verdict += [float(item.liked) for item in thumbs]
+        verdict += [(item.stars - 1) / (ordinal.STARS - 1) for item in ratings]
         lengths = torch.tensor([float(len(answer)) for _, answer in answers])
         figures["corr_reward_length"] = preference.correlation(scores, lengths)
         figures["corr_reward_length_partial"] = preference.partial_correlation(scores, lengths, torch.tensor(verdict))
@@ -127,9 +167,11 @@ class RewardModel:
         with whole_folder(out) as work:
             save_role(self.base, self.role, work)
             cohorts = {name: [cohort.scale, cohort.bias] for name, cohort in self.cohorts.items()}
+            rated = {} if self.ratings is None else {"ratings": [self.ratings.scale, *self.ratings.thresholds]}
             write_json(
                 work / _FILE,
                 {
+                    **rated,
                     "format": _FORMAT,
                     "mean": self.mean,
                     "deviation": self.deviation,
@@ -155,6 +197,7 @@ class RewardModel:
         if stored["format"] != _FORMAT:
             raise InvalidInput(f"Reward model of unknown format {stored['format']}", field="format")
         load_role(base, role, folder)
+        scale, *thresholds = stored.get("ratings", [0.0])
         return cls(
             base=base,
             role=role,
@@ -165,11 +208,24 @@ class RewardModel:
             cohorts={name: Cohort(*numbers) for name, numbers in stored["cohorts"].items()},
             pooling=stored["pooling"],
             token_budget=stored["token_budget"],
+            ratings=RatingScale(scale, tuple(thresholds)) if thresholds else None,
         )
 
 
+def _rating_figures(scores: Tensor, ratings: Sequence[RatedAnswer]) -> dict[str, float]:
+    stars = torch.tensor([item.stars for item in ratings])
+    rows: dict[str, list[int]] = {}
+    for row, item in enumerate(ratings):
+        rows.setdefault(item.group, []).append(row)
+    shares = [ordinal.concordance(scores[theirs], stars[theirs]) for theirs in rows.values()]
+    known = [share for share in shares if share is not None]
+    figures = {"ratings": float(len(ratings))}
+    return figures | {"accuracy_ratings": sum(known) / len(known)} if known else figures
+
+
 def standardise(model: RewardModel, reference: Sequence[TokenPair]) -> RewardModel:
-    """The same model with scores of mean 0 and deviation 1 on the reference answers."""
-    raw = model.raw_scores(reference).double()
+    """The same model with scores of mean 0 and deviation 1 on the reference answers, which it remembers."""
+    model = model.remembering(reference)
+    raw = torch.tensor([model.known[answer] for answer in reference], dtype=torch.float64)
     deviation = float(raw.std(unbiased=False))
     return replace(model, mean=float(raw.mean()), deviation=max(deviation, 1e-6))

@@ -21,7 +21,7 @@ from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
 from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
-from trainer.snapshots.selection import is_heldout_person
+from trainer.snapshots.news import Mark, mark_of, new_labels
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 from trainer.training_data import TrainingData
 
@@ -38,26 +38,23 @@ class Corpus:
     base_fingerprint: str
     encode: Encode
     encode_chat: EncodeChat | None = None
-    _counted: dict[tuple[int, int], tuple[Funnel, int]] = field(default_factory=dict, init=False, compare=False)
-    """What `count` found last, by the state of the ledger and the parent: an idle trainer looks every second."""
+    _counted: dict[tuple[int, int, Mark | None], tuple[Funnel, int]] = field(
+        default_factory=dict, init=False, compare=False
+    )
+    """What `count` found last: an idle trainer looks every second."""
 
-    def count(self, parent: int) -> tuple[Funnel, int]:
-        """What would be learnt from now, and what became of the rest; and how many labels count towards a turn."""
-        asked = (self.ledger.changes(), parent)
+    def count(self, parent: int, since: Mark | None) -> tuple[Funnel, int]:
+        """What would be learnt from now, and what became of the rest; and how many labels are new since a moment."""
+        asked = (self.ledger.changes(), parent, since)
         if asked not in self._counted:
             joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
             self._counted.clear()
-            self._counted[asked] = funnel(joined), self.labels_of(joined)
+            self._counted[asked] = funnel(joined), new_labels(joined, self.settings, self.settings.min_answers, since)
         return self._counted[asked]
 
-    def labels_of(self, joined: Joined) -> int:
-        """Labels that count towards a turn: words of feedback, and imported votes once there are answers that PPO could
-        learn from with what they teach. Until then they would only begin turns that come to nothing.
-        """
-        people = (answer.completion.subject() for answer in joined.trainable)
-        trainable = sum(not is_heldout_person(person, self.settings) for person in people)
-        imported = len(joined.imported) if trainable >= self.settings.min_answers else 0
-        return len(joined.words) + imported
+    def mark(self, joined: Joined) -> Mark:
+        """The moment of a join, up to which labels have counted once its turn is over."""
+        return mark_of(joined, self.settings, self.settings.min_answers)
 
     def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
@@ -89,12 +86,15 @@ def training_data(dataset: Dataset) -> TrainingData:
     for split in (heldout, train):
         prompts += [pair.prompt_ids for pair in split.pairs if pair.source != IMPORTED]
         prompts += [thumb.prompt_ids for thumb in split.thumbs if thumb.cohort != IMPORTED]
+        prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
         pairs=train.pairs,
         thumbs=train.thumbs,
+        ratings=train.ratings,
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
+        heldout_ratings=heldout.ratings,
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
@@ -102,13 +102,14 @@ def training_data(dataset: Dataset) -> TrainingData:
 
 
 def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
-    """The held-out people's logged answers that a person thumbed, in the order of the thumbs: none has taught anybody.
+    """The held-out people's logged answers that a person thumbed or rated, in that order: none has taught anybody.
 
     A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
     """
+    thumbs = (*heldout.thumbs, *(thumb for rating in heldout.ratings if (thumb := rating.thumb())))
     logged = {answer.sample_id: answer for answer in heldout.answers}
     return tuple(
         JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
-        for thumb in heldout.thumbs
+        for thumb in thumbs
         if thumb.sample_id in logged and thumb.cohort in _PEOPLE
     )

@@ -19,7 +19,7 @@ from schemas.errors import InvalidInput
 from schemas.feedback import FeedbackContent
 from schemas.imported import ChatMessage, ImportedContent
 from schemas.manifests import SnapshotManifest
-from trainer.data import Demonstration, LoggedAnswer, PreferencePair, ThumbedAnswer, TokenPair
+from trainer.data import Demonstration, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.snapshots.contents import Contents, Row, Unusable, read_tables
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Split:
     pairs: tuple[PreferencePair, ...]
     thumbs: tuple[ThumbedAnswer, ...]
     demonstrations: tuple[Demonstration, ...]
+    ratings: tuple[RatedAnswer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class _Opener:
 
         corrections: list[tuple[PreferencePair, Demonstration]] = made("corrections.parquet", self._correction)
         imported: list[PreferencePair | ThumbedAnswer] = made("imported.parquet", self._imported)
+        verdicts: list[ThumbedAnswer | RatedAnswer] = made("thumbs.parquet", self._verdict)
         return Split(
             answers=tuple(made("answers.parquet", self._answer)),
             pairs=(
@@ -117,9 +119,10 @@ class _Opener:
                 *(vote for vote in imported if isinstance(vote, PreferencePair)),
             ),
             thumbs=(
-                *made("thumbs.parquet", self._thumb),
+                *(verdict for verdict in verdicts if isinstance(verdict, ThumbedAnswer)),
                 *(vote for vote in imported if isinstance(vote, ThumbedAnswer)),
             ),
+            ratings=tuple(verdict for verdict in verdicts if isinstance(verdict, RatedAnswer)),
             demonstrations=tuple(demonstration for _, demonstration in corrections),
         )
 
@@ -150,18 +153,13 @@ class _Opener:
             raise Unusable("other_prompt")
         return _preference(row, (prompt, chosen), rejected, tie=row["tie"], weight=row["weight"])
 
-    def _thumb(self, row: Row) -> ThumbedAnswer:
+    def _verdict(self, row: Row) -> ThumbedAnswer | RatedAnswer:
         prompt, answer = self._tokens(row["completion_id"], row["choice"])
-        return ThumbedAnswer(
-            prompt_ids=prompt,
-            answer_ids=answer,
-            liked=row["liked"],
-            cohort=row["source"],
-            weight=row["weight"],
-            group=row["group"],
-            sample_id=f"{row['completion_id']}/{row['choice']}",
-            heldout=row["heldout"],
-        )
+        name = f"{row['completion_id']}/{row['choice']}"
+        about = (row["source"], row["weight"], row["group"], name, row["heldout"])
+        if row["stars"] is not None:
+            return RatedAnswer(prompt, answer, row["stars"], *about)
+        return ThumbedAnswer(prompt, answer, row["liked"], *about)
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
         prompt, original = self._tokens(row["completion_id"], row["choice"])

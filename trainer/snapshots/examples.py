@@ -4,7 +4,7 @@ Pure. Rows name answers by (completion id, choice) and hold no content. How a wo
 
 - comparison: the winner against each other candidate; a tie, each two tied; both bad, a thumb down on each;
 - ranking of k: its C(k, 2) pairs (InstructGPT, section 3.5); candidates in one group tie;
-- thumbs, and ratings other than 3: liked or not;
+- thumbs: liked or not; ratings: their stars, three too, and liked or not where they are not three;
 - correction: the edit over the original, and a demonstration.
 
 The pairs of one word share a set id and weigh 1 together, so that no word outweighs another.
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.completion import COLLECTED
-from schemas.feedback import Comparison, Correction, Ranking
+from schemas.feedback import Comparison, Correction, Ranking, Rating, Thumbs
 from trainer.intake.facts import Answer
 from trainer.joining.join import JoinedWord, liked
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
@@ -57,13 +57,16 @@ class PairRow(Label):
 
 @dataclass(frozen=True)
 class ThumbRow(Label):
-    """One answer liked or not."""
+    """One answer liked or not, or rated."""
 
     completion_id: str
     choice: int
-    liked: bool
+    liked: bool | None
+    """None: three stars."""
     weight: float
     """Inverse propensity, clipped."""
+    stars: int | None = None
+    """1 to 5; None: no rating."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,10 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
             thumbs += [ThumbRow(*label, *answer.key, False, 1.0) for answer in answers]
         if isinstance(signal, Correction):
             corrections.append(CorrectionRow(*label, *answers[0].key))
-        if (good := liked(feedback)) is not None:
-            thumbs.append(ThumbRow(*label, *answers[0].key, good, weights[_stratum(answers[0])]))
+        if isinstance(signal, Thumbs | Rating):
+            stars = signal.stars if isinstance(signal, Rating) else None
+            weight = weights[_stratum(answers[0])]
+            thumbs.append(ThumbRow(*label, *answers[0].key, liked(feedback), weight, stars))
     return Rows(tuple(pairs), tuple(thumbs), tuple(corrections), tuple(_answers(selection, settings)))
 
 
@@ -152,13 +157,13 @@ def _pairs(word: JoinedWord) -> Iterator[tuple[int, int, bool, float]]:
 def propensity_weights(
     words: Sequence[JoinedWord], settled: Sequence[Answer], clip: float
 ) -> Mapping[tuple[str | None, str | None], float]:
-    """Weight of a thumb by (language, domain) of its answer: the overall propensity of judging an answer over that of
-    the stratum, so that topics on which people rarely click count as much as those on which they often do.
+    """Weight of a thumb or rating by (language, domain) of its answer: the overall propensity of judging an answer over
+    that of the stratum, so that topics on which people rarely click count as much as those on which they often do.
 
     Propensity = (judged + 1) / (answers + 2), Laplace's estimate; weights are at most `clip` and mostly near 1. Answers
     that were only collected count where they were judged, not where they were not: nobody had the choice.
     """
-    judged_keys = {word.answers[0].key for word in words if liked(word.feedback) is not None}
+    judged_keys = {word.answers[0].key for word in words if isinstance(word.feedback.signal, Thumbs | Rating)}
     shown = [answer for answer in settled if answer.completion.domain != COLLECTED or answer.key in judged_keys]
     seen = Counter(_stratum(answer) for answer in shown)
     judged = Counter(_stratum(answer) for answer in settled if answer.key in judged_keys)

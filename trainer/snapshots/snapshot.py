@@ -53,7 +53,9 @@ SCHEMAS: Mapping[str, Any] = {
             ("weight", pa.float64()),
         ]
     ),
-    "thumbs.parquet": pa.schema([*_LABEL, *_ANSWER, ("liked", pa.bool_()), ("weight", pa.float64())]),
+    "thumbs.parquet": pa.schema(
+        [*_LABEL, *_ANSWER, ("liked", pa.bool_()), ("weight", pa.float64()), ("stars", pa.int32())]
+    ),
     "corrections.parquet": pa.schema([*_LABEL, *_ANSWER, *_SEALED]),
     "answers.parquet": pa.schema(
         [

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 
+from exchange.log.kafka.connections import connection, refusal
 from exchange.log.kafka.lazy import Lazy
-from exchange.log.kafka.refusals import REFUSALS, connection, is_tls_fault, misconfigured, refusal
+from exchange.log.kafka.refusals import REFUSALS, is_tls_fault, misconfigured
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.security import python_options
 from schemas.errors import InvalidInput, Unavailable

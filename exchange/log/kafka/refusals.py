@@ -1,19 +1,10 @@
-"""What a cluster that refuses a process means, by the setting that is at fault. Never shows a secret.
-
-kafka-python tries on when the first connection is refused and says in the end only that none came about. So the
-manager of connections here keeps the last refusal. And where a broker hangs up right behind its answer, as it does to
-wrong credentials, kafka-python drops the answer: so a connection that ends while it proves itself counts as refused.
-"""
+"""What a cluster that refuses a process means, by the setting that is at fault. Never shows a secret."""
 
 from __future__ import annotations
 
 import ssl
-from typing import Any
 
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
 
 from exchange.log.kafka.settings import KafkaSettings
 from exchange.log.port import LogMisconfigured
@@ -23,53 +14,6 @@ REFUSALS = (
     kafka_errors.UnsupportedSaslMechanismError,
     kafka_errors.AuthorizationError,
 )
-
-
-class Failures:
-    """Why connections fail: the last refusal, until one is let in, else the last failure."""
-
-    last: BaseException | None = None
-
-    def note(self, error: BaseException | None, *, proving: bool) -> None:
-        """A connection ended its start with `error`, or none; `proving` if it was showing its credentials then."""
-        if proving and isinstance(error, kafka_errors.KafkaConnectionError):
-            error = kafka_errors.SaslAuthenticationFailedError("the broker hung up")
-        # The try after a refusal may run out of time: that tells less, and must not hide it.
-        if error is None or is_refusal(error) or not is_refusal(self.last):
-            self.last = error
-
-
-class _Manager(KafkaConnectionManager):  # type: ignore[misc]
-    """Tells `failures` of each connection."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.failures = Failures()
-        super().__init__(*args, **options)
-
-    async def _connect(self, node: Any, conn: Any, *args: Any, **options: Any) -> None:
-        prove, proving = conn._sasl_authenticate, False
-
-        async def noted(*proof: Any, **more: Any) -> None:
-            nonlocal proving
-            proving = True
-            await prove(*proof, **more)
-            proving = False
-
-        conn._sasl_authenticate = noted
-        conn.init_future.add_both(lambda _: self.failures.note(conn.init_future.exception, proving=proving))
-        await super()._connect(node, conn, *args, **options)
-
-
-def connection(**options: Any) -> Any:
-    """A kafka-python connection that remembers its failures: its clients' option `kafka_client`."""
-    net = NetworkSelector(**options)
-    return KafkaNetClient(net=net, manager=_Manager(net, **options), **options)
-
-
-def refusal(client: Any) -> BaseException | None:
-    """Why the cluster refuses a connection made by `connection`; None where it is only away."""
-    failure: BaseException | None = client._manager.failures.last
-    return failure if is_refusal(failure) else None
 
 
 def is_refusal(error: BaseException | None) -> bool:

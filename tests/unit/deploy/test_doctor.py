@@ -25,7 +25,7 @@ from schemas.lifecycle import Lease, PolicyState, Stage, VersionState
 from schemas.topics import DEAD_LETTER
 from schemas.wire import LogRecord, encode_event
 from server.settings import ServerSettings
-from tests.factories import PLAIN, Maker
+from tests.factories import PLAIN, START, Maker
 from tests.unit.trainer.data.support import LATER, SCOPE, known, ledger_of
 from trainer.intake.copy import copy_facts
 from trainer.intake.ledger import Ledger
@@ -33,19 +33,22 @@ from trainer.joining.funnel import funnel
 from trainer.joining.join import join
 from trainer.release.promotion import CanaryVote, PromotionSettings
 from trainer.settings import FeedbackSection, TrainerSettings
+from trainer.snapshots.news import Mark
 
 HOUR = 3_600_000
 GREEDY = PLAIN.model_copy(update={"temperature": 0.0})
 CUT = PLAIN.model_copy(update={"min_p": 0.1})
 
 
-def found(events: Sequence[Event], *, learnt: int = 0, method: str = "ppo", **settings: Any) -> dict[str, Finding]:
+def found(
+    events: Sequence[Event], *, since: Mark | None = None, method: str = "ppo", **settings: Any
+) -> dict[str, Finding]:
     section = FeedbackSection.model_validate(
         {"min_new_labels": 10, "min_answers": 10, "feedback_window_ms": 10_000} | settings
     )
     facts = known(events, watermark=max((event.at for event in events), default=0) + LATER)
     joined = join(facts, SCOPE, section.feedback_window_ms)
-    findings = look_at_feedback(Evidence(facts, joined, funnel(joined), section, learnt, method))
+    findings = look_at_feedback(Evidence(facts, joined, funnel(joined), section, since, method))
     return {finding.code: finding for finding in findings}
 
 
@@ -79,7 +82,9 @@ def test_too_few_labels_block_a_loop_that_never_turned_and_else_are_waited_for()
     first = found(events, min_new_labels=50)["few_labels"]
     assert first.weight is Weight.BLOCKS
     assert "20 new usable labels since the last turn, and a turn begins at 50" in first.message
-    assert found(events, learnt=15)["few_labels"].weight is Weight.WAITS
+    waits = found(events, since=Mark(watermark=START + 10_014, read=0, imported=0))["few_labels"]
+    assert waits.weight is Weight.WAITS
+    assert "5 new usable labels" in waits.message, "those on answers whose window of 10 s closed later"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import ssl
 import pytest
 from kafka import errors
 
-from exchange.log.kafka.refusals import Failures, is_tls_fault, misconfigured
+from exchange.log.kafka.refusals import is_tls_fault, misconfigured
 from exchange.log.kafka.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(
@@ -52,14 +52,3 @@ def test_refusals_name_the_setting_and_not_the_secret(error: Exception, field: s
 def test_a_broker_that_is_away_refuses_nobody() -> None:
     assert not is_tls_fault(errors.KafkaConnectionError("socket disconnected"))
     assert not is_tls_fault(None)
-
-
-def test_a_refusal_is_remembered_until_one_is_let_in() -> None:
-    failures = Failures()
-    failures.note(errors.KafkaConnectionError("socket disconnected"), proving=False)
-    assert isinstance(failures.last, errors.KafkaConnectionError)
-    failures.note(errors.KafkaConnectionError("socket disconnected"), proving=True)
-    failures.note(errors.RequestTimedOutError(), proving=False)
-    assert isinstance(failures.last, errors.SaslAuthenticationFailedError)
-    failures.note(None, proving=False)
-    assert failures.last is None

@@ -14,7 +14,7 @@ from torch import Tensor
 from schemas.reports import Curves
 from trainer.algorithms.preference import expected_calibration_error
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
-from trainer.learn.reward_model import Cohort, RewardModel
+from trainer.learn.reward_model import Cohort, RatingScale, RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reliability, reward_report
 
 NONE = Curves(steps=(), series={})
@@ -100,3 +100,17 @@ def test_steps_of_the_reward_model_alone_are_kept_and_all_are_handed_on() -> Non
     steps("reward_model", 1, 2, {"loss": 0.7})
     assert seen == ["reward_probe", "reward_model"]
     assert steps.history == [{"loss": 0.7}]
+
+
+def test_stars_say_how_a_thumb_would_be_pressed() -> None:
+    """Four and five stars against one and two: even where the two are as likely, and as steep there."""
+    scale = RatingScale(1.5, (-2.0, -0.5, 0.9, 2.2))
+
+    def log_odds(score: float) -> float:
+        at_most = [1 / (1 + math.exp(1.5 * score - threshold)) for threshold in scale.thresholds]
+        return math.log((1 - at_most[2]) / at_most[1])
+
+    cohort = scale.cohort()
+    even = -cohort.bias / cohort.scale
+    assert log_odds(even) == pytest.approx(0, abs=1e-9)
+    assert (log_odds(even + 1e-4) - log_odds(even - 1e-4)) / 2e-4 == pytest.approx(cohort.scale, rel=1e-6)

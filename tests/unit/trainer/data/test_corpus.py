@@ -33,8 +33,8 @@ def test_labels_are_counted_anew_after_every_change_and_not_else(monkeypatch: py
         for events in ([*said, *words[:2]], [], [words[2], make.completion(9_000)], [make.erasure("u0")], []):
             log.append([encode_event(event) for event in events])
             pump_all(ingest)
-            counts.append(corpus.count(3)[1])
+            counts.append(corpus.count(3, None)[1])
         assert counts == [0, 0, 3, 2, 2], "the window was open at first"
         assert len(joins) == 3
-        corpus.count(2)
+        corpus.count(2, None)
         assert len(joins) == 4, "another parent, another answer"

@@ -64,11 +64,12 @@ def test_a_ranking_is_all_its_pairs_in_one_set() -> None:
     assert {(row.feedback_id, row.number) for row in rows(a, b, c, word).pairs} == {(word.id, n) for n in range(3)}
 
 
-@pytest.mark.parametrize(("stars", "liked"), [(1, [False]), (2, [False]), (3, []), (4, [True]), (5, [True])])
-def test_stars_are_liked_or_not(stars: int, liked: list[bool]) -> None:
+@pytest.mark.parametrize(("stars", "liked"), [(1, False), (2, False), (3, None), (4, True), (5, True)])
+def test_stars_are_kept_and_liked_or_not_where_they_are_not_three(stars: int, liked: bool | None) -> None:
     make = Maker()
     answer = make.completion()
-    assert [row.liked for row in rows(answer, make.rating(answer, stars)).thumbs] == liked
+    found = rows(answer, make.rating(answer, stars), make.thumb(answer, user="other"))
+    assert {(row.stars, row.liked) for row in found.thumbs} == {(stars, liked), (None, True)}
 
 
 def test_a_correction_is_a_row_of_its_own() -> None:

@@ -109,7 +109,6 @@ def test_what_is_left_out_says_why_in_the_trainers_words(town: Town) -> None:
         first,
         make.thumb(answers[2], up=False, at=2_000, id="fb-second", user="u2"),
         make.thumb(store, id="fb-private", user="u7"),
-        make.rating(answers[3], 3, id="fb-neutral", user="u3"),
         make.completion(90_000),
     )
     town.cut()
@@ -118,7 +117,6 @@ def test_what_is_left_out_says_why_in_the_trainers_words(town: Town) -> None:
         ("fb-comment", Reason.NOT_A_PREFERENCE),
         ("fb-first", Reason.SUPERSEDED),
         ("fb-private", Reason.NO_CONSENT),
-        ("fb-neutral", Reason.NEUTRAL),
     ):
         fate = town.fate(name)
         assert (fate.status, fate.joined, fate.versions) == (FateStatus.EXCLUDED, None, ()), name

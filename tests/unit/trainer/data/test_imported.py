@@ -185,7 +185,7 @@ def test_imported_votes_count_towards_a_turn_once_ppo_has_answers_to_learn_from(
     for answers, expected in (([one], 1), ([one, two], 6)):
         with ledger_of(log_of([*answers, make.thumb(one), *votes, make.completion(900_000)])) as ledger:
             corpus = Corpus(ledger, make.keys, SETTINGS, SCOPE.base_fingerprint, encode, encode_chat)
-            assert corpus.count(SCOPE.current_version)[1] == expected
+            assert corpus.count(SCOPE.current_version, None)[1] == expected
 
 
 def test_a_snapshot_from_before_imports_still_opens(tmp_path: Path) -> None:

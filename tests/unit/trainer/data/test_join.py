@@ -141,7 +141,6 @@ def test_words_that_do_not_fit_or_do_not_teach_say_so() -> None:
         (make.feedback(Ranking(order=((0,), (1,), (2,))), [answer, other], user="bob"), Reason.MISMATCHED),
         (make.feedback(Comparison(winner=0), answer), Reason.MISMATCHED),
         (make.feedback(Thumbs(value="up"), [answer, other], user="cid"), Reason.MISMATCHED),
-        (make.rating(answer, 3), Reason.NEUTRAL),
         (make.comment(answer), Reason.NOT_A_PREFERENCE),
         (make.outcome(answer), Reason.NOT_A_PREFERENCE),
     ]

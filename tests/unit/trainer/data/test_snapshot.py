@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from exchange.registry.memory import MemoryRegistry
 from schemas.completion import ConsentLevel
 from schemas.errors import Conflict, IntegrityError
 from schemas.event import Event
-from schemas.manifests import canonical_json
+from schemas.manifests import FileDigest, canonical_json
 from schemas.wire import encode_event
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import SCOPE, ledger_of, log_of
@@ -296,3 +297,25 @@ def test_later_snapshots_take_new_answers_and_all_labels(tmp_path: Path) -> None
     assert [answer.completion_id for answer in data.train.answers] == ["mid", "new"]
     assert len(data.train.thumbs) == 2
     assert second.manifest.excluded["answer.seen_before"] == 1
+
+
+def test_a_rating_keeps_its_stars_and_three_are_no_thumb() -> None:
+    make = Maker()
+    answers = [make.completion(answers=[(7 + stars,)]) for stars in range(1, 6)]
+    words = [make.rating(answer, stars) for stars, answer in enumerate(answers, 1)]
+    data = opened(make, *answers, *words).train
+    assert data.thumbs == ()
+    assert sorted((one.answer_ids[0] - 7, one.stars) for one in data.ratings) == [(n, n) for n in range(1, 6)]
+    assert [thumb.liked for one in data.ratings if (thumb := one.thumb())] == [False, False, True, True]
+
+
+def test_a_snapshot_from_before_stars_still_opens(tmp_path: Path) -> None:
+    make = Maker()
+    answer = make.completion()
+    manifest = cut(log_of([answer, make.thumb(answer, up=False), make.completion(900_000)]), tmp_path).manifest
+    file = tmp_path / "thumbs.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["stars"]), file)
+    digest = FileDigest(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), size=file.stat().st_size)
+    older = manifest.model_copy(update={"files": {**manifest.files, "thumbs.parquet": digest}})
+    data = open_dataset(tmp_path, older, make.keys, encode)
+    assert [thumb.liked for thumb in (*data.train.thumbs, *data.heldout.thumbs)] == [False]
