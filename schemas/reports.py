@@ -49,15 +49,28 @@ class LabelSlice(Record):
 
     by: str = Field(description="kind (of feedback), source (who speaks) or heldout (user: new people; time: newest)")
     name: str
-    labels: str = Field(description="pairs (without ties) or thumbs")
+    labels: str = Field(description="pairs (without ties), thumbs or ratings")
     count: int = Field(ge=1)
-    accuracy: float = Field(description="share ordered or told as people did")
+    accuracy: float = Field(description="share ordered or told as people did; of ratings, as `accuracy_ratings`")
+
+
+class AspectReport(Record):
+    """How well one aspect is told on held-out values, and what it counts for."""
+
+    name: str
+    values: int = Field(ge=0, description="values learnt from")
+    heldout: int = Field(ge=0, description="values judged on")
+    correlation: float | None = Field(description="Pearson's r of told and given; None: too few values, or all equal")
+    r2: float | None = Field(description="share of the variance told; below 0 where the mean would tell more")
+    weight: float = Field(description="reward for one standard deviation; 0: counts for nothing")
+    floor: float | None = Field(description="least acceptable value, -1 to 1")
+    below_floor: float | None = Field(description="share of the turn's answers told to lie below it")
 
 
 class RewardReport(Record):
     """How a reward model came out, on labels it was not trained on."""
 
-    learnt_from: dict[str, int] = Field(description="labels by kind of data: pairs, thumbs")
+    learnt_from: dict[str, int] = Field(description="labels by kind of data: pairs, thumbs, ratings")
     figures: dict[str, float] = Field(description="as `RewardModel.evaluate` names them")
     slices: tuple[LabelSlice, ...] = ()
     reliability_pairs: tuple[ReliabilityBin, ...] = Field(
@@ -65,6 +78,7 @@ class RewardReport(Record):
     )
     reliability_thumbs: tuple[ReliabilityBin, ...] = Field(default=(), description="of P(liked), by cohort")
     curves: Curves = Field(description="of its training; no steps where it was solved in closed form")
+    aspects: tuple[AspectReport, ...] = Field(default=(), description="by name")
 
 
 def _short(value: float | None) -> float | None:

@@ -28,12 +28,14 @@ from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
 from trainer.gates.sample import render_chat, sample
 from trainer.joining.exclusions import Reason
+from trainer.learn.aspects import Aspects, aspects_beside
 from trainer.learn.config import PolicyRecipe
 from trainer.learn.policy import PolicyResult, train_policy
 from trainer.learn.replay import replay
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reward_report
+from trainer.learn.rollouts import token_pairs
 from trainer.models.base import POLICY, SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -133,7 +135,7 @@ class Workshop:
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; `judge` lays its report beside it."""
-        reference = [(answer.prompt_ids, answer.answer_ids) for answer in data.answers]
+        reference = token_pairs(data.answers)
         if self.reward_folder.is_dir():
             # Scored all together as at first, so that an interrupted turn ends with the same bytes.
             return RewardModel.load(self._base, self.reward_folder).remembering(reference)
@@ -186,7 +188,7 @@ class Workshop:
         return train_policy(
             self._base,
             data.for_policy(),
-            reward,
+            self._aspects(data, reward).scorer(),
             recipe,
             self._settings.seed,
             _fresh(self._work / "policy"),
@@ -195,6 +197,10 @@ class Workshop:
             checkpoint_dir=self._work / "checkpoints",
             progress=self._progress,
         )
+
+    def _aspects(self, data: TrainingData, reward: RewardModel) -> Aspects:
+        rules, answers = self._settings.reward_model.aspects, token_pairs(data.answers)
+        return aspects_beside(self.reward_folder, reward, data.aspects, rules, answers)
 
     def judge(
         self, data: TrainingData, reward: RewardModel, learned: Learned, before: Before, suites: Suites
@@ -261,9 +267,11 @@ class Workshop:
             reward,
             data.heldout_pairs,
             data.heldout_thumbs,
+            data.heldout_ratings,
             learnt_from=data.labels(),
             figures=_finite(figures),
             curves=_read(self._work / _REWARD_CURVES, Curves),
+            aspects=self._aspects(data, reward).reports(data.heldout_aspects, token_pairs(data.answers)),
         )
         write_whole(self.reward_folder / REWARD_REPORT_FILE, canonical_json(report))
 

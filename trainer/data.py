@@ -150,6 +150,21 @@ class RatedAnswer:
 
 
 @dataclass(frozen=True)
+class AspectValue:
+    """What someone said of one aspect of one answer."""
+
+    answer: TokenPair
+    aspect: str
+    """The operator's name for it."""
+    value: float
+    """-1 to 1."""
+    group: str
+    """Pseudonymous user."""
+    heldout: str = field(default="", compare=False)
+    """Why it is held out: user, time, or empty."""
+
+
+@dataclass(frozen=True)
 class Demonstration:
     """A prompt and the answer to imitate."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.data import JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
+from trainer.data import AspectValue, JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
 
@@ -24,6 +24,8 @@ class TrainingData:
     """For candidate and parent to answer."""
     ratings: Sequence[RatedAnswer] = ()
     heldout_ratings: Sequence[RatedAnswer] = ()
+    aspects: Sequence[AspectValue] = ()
+    heldout_aspects: Sequence[AspectValue] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the snapshot that could not be opened or used, by reason."""
     kept: KeptSets | None = None

@@ -26,6 +26,7 @@ from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
 from trainer.candidate import Before, Judgement, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
+from trainer.learn.aspects import unlearnable_floor
 from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
@@ -217,7 +218,7 @@ class Turns:
         if found < self.settings.feedback.min_answers or not any(data.labels().values()):
             noun = "pairs" if method == "dpo" else "answers"
             return f"{found} {noun} that {method.upper()} could learn from are too few"
-        return None
+        return unlearnable_floor(self.settings.reward_model.aspects, data.aspects) if method == "ppo" else None
 
     def _tell_not_replayed(self, not_replayed: Mapping[str, int]) -> None:
         self.metrics.not_replayed(not_replayed)

@@ -161,8 +161,9 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_entropy_drop=0.6,
             # Of 36 greedy answers of so small a model a few come and go by themselves.
             max_ability_drop=0.12,
-            # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck.
-            min_pairs=60,
+            # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck. The
+            # first turn has some fifty.
+            min_pairs=40,
             # Shuffled verdicts made versions in turns that had too few to notice it (docs/demo.md).
             must_measure=("kl_budget", "heldout_accuracy"),
         ),

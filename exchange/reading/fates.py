@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 WAITING = frozenset({"no_completion", "window_open", "unknown_feedback"})
 """Reasons of exclusion that may pass: a later snapshot may take the word."""
 _ROWS = ("pairs.parquet", "thumbs.parquet", "corrections.parquet")
+_LATER_ROWS = ("aspects.parquet",)
+"""Not in snapshots of earlier versions of Attune."""
 _EXCLUSIONS = "exclusions.parquet"
 _MAX_MANIFESTS = 10_000
 _MAX_SNAPSHOTS = 200
@@ -164,7 +166,8 @@ class Fates:
         return index
 
     def _read(self, manifest: SnapshotManifest) -> _Index:
-        rows = pa.concat_tables([self._table(manifest, name, ["feedback_id", "heldout"]) for name in _ROWS])
+        names = [*_ROWS, *(name for name in _LATER_ROWS if name in manifest.files)]
+        rows = pa.concat_tables([self._table(manifest, name, ["feedback_id", "heldout"]) for name in names])
         excluded = self._table(manifest, _EXCLUSIONS, ["item", "id", "reason"])
         excluded = excluded.filter(pc.equal(excluded["item"], "feedback"))
         training = pc.equal(rows["heldout"], "")

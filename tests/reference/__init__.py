@@ -46,6 +46,12 @@ ORACLES = (
         "reference/test_ordinal_against_naive.py::test_ratings",
         "McCullagh 1980",
     ),
+    Oracle(
+        "several objectives as one reward",
+        f"{_UNIT}/test_objectives.py::test_aspects_are_weighed_and_each_is_clipped",
+        "reference/test_objectives_against_naive.py::test_combined_reward",
+        "definition",
+    ),
     Oracle("DPO loss", f"{_UNIT}/test_labelled.py::test_dpo_by_hand", f"{_TRL}::test_dpo", "TRL DPOTrainer"),
     Oracle(
         "KTO loss and reference point",

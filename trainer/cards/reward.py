@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.reports import ReliabilityBin, RewardReport
+from schemas.reports import AspectReport, ReliabilityBin, RewardReport
 from trainer.cards.markdown import counts, figure, front_matter, table, text
 from trainer.cards.pictures import REWARD_PANELS, has_curves
 
@@ -18,6 +18,7 @@ _FIGURES = {
     "margin": "mean score of chosen minus rejected, standard deviations",
     "ece_pairs": "expected calibration error of P(chosen wins), 10 bins",
     "accuracy_thumbs": "share of held-out thumbs told rightly",
+    "accuracy_ratings": "share of a held-out rater's pairs of unequal stars ordered as by their stars",
     "ece_thumbs": "expected calibration error of P(liked), 10 bins",
     "corr_reward_length": "Pearson's r of score and answer length",
     "corr_reward_length_partial": "the same given people's verdicts",
@@ -56,9 +57,34 @@ def reward_card(report: RewardReport, *, digest: str, version: str, base_model: 
     for name, bins in (("pairs", report.reliability_pairs), ("thumbs", report.reliability_thumbs)):
         if bins:
             parts += [f"{name.capitalize()}:\n", _bins(bins)]
+    if report.aspects:
+        parts += [
+            "## Aspects\n",
+            "What people said of single aspects, told on held-out values (r: Pearson's; R2: share of their variance). "
+            "A weight is the operator's; an answer below a floor got the lowest reward.\n",
+            _aspects(report.aspects),
+        ]
     if has_curves(report.curves, REWARD_PANELS):
         parts += ["## Training\n", f"![Curves of its training]({REWARD_CURVES_PICTURE})\n"]
     return "\n".join(parts)
+
+
+def _aspects(aspects: Sequence[AspectReport]) -> str:
+    header = ("aspect", "learnt from", "held out", "r", "R2", "weight in the reward", "floor", "answers below it")
+    rows = (
+        (
+            text(one.name),
+            str(one.values),
+            str(one.heldout),
+            figure(one.correlation),
+            figure(one.r2),
+            figure(one.weight),
+            figure(one.floor),
+            figure(one.below_floor),
+        )
+        for one in aspects
+    )
+    return table(header, rows)
 
 
 def _bins(bins: Sequence[ReliabilityBin]) -> str:

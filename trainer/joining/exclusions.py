@@ -76,7 +76,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.DUPLICATE: "the person said the same again later, which counts",
         Reason.SUPERSEDED: "the person said something else later, which counts",
         Reason.MISMATCHED: "what was said does not fit what it was said of",
-        Reason.NOT_A_PREFERENCE: "comments and outcomes do not train",
+        Reason.NOT_A_PREFERENCE: "comments and outcomes without aspects do not train",
         Reason.WRONG_BASE: "the answer came from another base model",
         Reason.TEMPERATURE_ZERO: "decoded greedily (temperature 0 or top_k 1): the answer was not sampled",
         Reason.TRUNCATED_SAMPLING: "min_p cut the distribution that it was sampled from, which is not replayed",

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.joining.exclusions import count_reasons
-from trainer.joining.join import Joined
+from trainer.joining.join import Joined, aspects_said
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """Each stage is a part of the one before, but for `displayed`, which some apps never report."""
+    """Each stage is a part of the one before, but for `displayed`, which some apps never report, and for `ppo`."""
 
     answered: int
     """Answers known."""
@@ -23,6 +23,8 @@ class Funnel:
     """Answers that a usable word speaks of."""
     words: int
     """Words of feedback that train the reward model: the usable labels."""
+    aspects: int
+    """Those of them that value an aspect of an answer."""
     ppo: int
     """Answers that PPO may learn from, judged by a person or not."""
     contradictions: int
@@ -40,6 +42,7 @@ class Funnel:
             "rated": self.rated,
             "joined": self.joined,
             "reward_model": self.words,
+            "aspects": self.aspects,
             "ppo": self.ppo,
         }
 
@@ -52,6 +55,7 @@ def funnel(joined: Joined) -> Funnel:
         rated=joined.rated,
         joined=len({answer.key for word in joined.words for answer in word.answers}),
         words=len(joined.words),
+        aspects=sum(bool(aspects_said(word.feedback)) for word in joined.words),
         ppo=len(joined.trainable),
         contradictions=len(joined.contradictions),
         excluded_feedback=count_reasons(joined.exclusions, "feedback"),

@@ -220,7 +220,20 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     for answer in answers:
         if reason := _unusable(answer, consents, scope):
             return reason
-    return Reason.NOT_A_PREFERENCE if isinstance(word.signal, Comment | Outcome) else None
+    return None if states_preference(word) or aspects_said(word) else Reason.NOT_A_PREFERENCE
+
+
+def states_preference(word: FeedbackReceived) -> bool:
+    """Whether a word says which answers are good, and not only something of them."""
+    return not isinstance(word.signal, Comment | Outcome)
+
+
+def aspects_said(word: FeedbackReceived) -> Mapping[str, float]:
+    """The aspects that a word on one answer values. Of candidates side by side it does not say whose they are; and
+    what is no number from -1 to 1 came past the server's own check, and is not believed.
+    """
+    said = word.aspects if isinstance(word.target, AnswerTarget) else {}
+    return {name: value for name, value in said.items() if -1 <= value <= 1}
 
 
 def liked(word: FeedbackReceived) -> bool | None:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.base import Slug
+
 _MICRO_BATCH = "tokens per forward pass, padding included; 1024 for a CPU, a GPU wants 8192 or more"
 _WARM_UP = "share of steps with linear warm-up, then cosine to 10 %"
 
@@ -62,6 +64,23 @@ class SftConfig(_Settings):
     seed: int = Field(0, ge=0, description="of the shuffle and of LoRA's start")
 
 
+class AspectRule(_Settings):
+    """What one aspect counts for in the reward of PPO."""
+
+    weight: float = Field(
+        0.0, ge=-10, le=10, description="reward for one standard deviation of the aspect, beside 1 for one of the score"
+    )
+    floor: float | None = Field(
+        None, gt=-1, le=1, description="answers whose aspect is told to lie below this (-1 to 1, as people value it) "
+        "get the lowest reward, whatever their other merits"
+    )  # fmt: skip
+
+    @property
+    def counts(self) -> bool:
+        """Whether it changes any reward."""
+        return self.weight != 0 or self.floor is not None
+
+
 class RewardConfig(_Settings):
     """Training of the reward model."""
 
@@ -100,6 +119,11 @@ class RewardConfig(_Settings):
     )
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping, L2")
     score_clip: float = Field(5.0, gt=0, description="bound of a standardised score, in standard deviations (ours)")
+    aspects: dict[Slug, AspectRule] = Field(
+        {}, description="what the aspects named in feedback count for in the reward of PPO, by name, e.g. "
+        "`{ tone = { weight = 0.3 }, safety = { floor = 0.0 } }`; aspects not named are learnt and reported and count "
+        "for nothing (ours)"
+    )  # fmt: skip
 
 
 class LearnerConfig(_Settings):

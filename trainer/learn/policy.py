@@ -21,7 +21,7 @@ from trainer.learn.ppo_run import CRITIC, PPOMethod
 from trainer.learn.preference_run import DPOMethod, KTOMethod, LabelledMethod, LikedMethod
 from trainer.learn.progress import Progress, silent
 from trainer.learn.replay import KeptSets
-from trainer.learn.reward_model import RewardModel
+from trainer.learn.reward_model import Scorer
 from trainer.models.adapter import save_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.models.files import folder_digest, whole_folder
@@ -70,7 +70,7 @@ class PolicyResult:
 def train_policy(
     base: SharedBase,
     data: PolicyData,
-    reward_model: RewardModel | None,
+    reward_model: Scorer | None,
     recipe: PolicyRecipe,
     seed: int,
     out: Path,

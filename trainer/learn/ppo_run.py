@@ -28,7 +28,7 @@ from trainer.learn.config import LearnerConfig, PpoConfig
 from trainer.learn.plan import make_plan
 from trainer.learn.progress import Progress
 from trainer.learn.replay import KeptSets
-from trainer.learn.reward_model import RewardModel
+from trainer.learn.reward_model import Scorer
 from trainer.learn.rollouts import Rollouts, check_replayable, prepare, token_pairs
 from trainer.models.base import POLICY, SharedBase
 from trainer.models.batching import TokenBatch
@@ -47,7 +47,7 @@ class PPOMethod:
         base: SharedBase,
         answers: Sequence[LoggedAnswer],
         kept: KeptSets | None,
-        reward_model: RewardModel | None,
+        reward_model: Scorer | None,
         learner: LearnerConfig,
         config: PpoConfig,
         seed: int,

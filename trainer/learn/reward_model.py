@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +51,13 @@ class RatingScale:
         return Cohort(steepness * self.scale, -steepness * (second + third) / 2)
 
 
+class Scorer(Protocol):
+    """What gives answers their reward."""
+
+    def score(self, answers: Sequence[TokenPair]) -> list[float]:
+        """A reward for each answer, in standard deviations of the reward model's reference answers."""
+
+
 @dataclass(frozen=True)
 class RewardModel:
     """Scores answers by the weights that `role` holds on `base`; training that role again changes this model."""
@@ -85,6 +93,19 @@ class RewardModel:
             for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
                 scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
+
+    def states(self, answers: Sequence[TokenPair]) -> Tensor:
+        """What the head reads of each answer [N, H], float32 on the CPU."""
+        states = torch.zeros(len(answers), self.base.parameters(self.role)["head.weight"].shape[1])
+        with self.base.role(self.role), torch.no_grad():
+            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
+                states[list(batch.rows)] = self.base.pooled(batch, self.pooling).cpu()
+        return states
+
+    def standard(self, states: Tensor) -> Tensor:
+        """Standardised scores [N] out of `states` [N, H], not clipped."""
+        with torch.no_grad():
+            return (self.base.project(self.role, states.to(self.base.device)).cpu() - self.mean) / self.deviation
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""
@@ -124,7 +145,9 @@ class RewardModel:
         if thumbs:
             figures |= self._thumb_figures(scores[2 * len(pairs) :][: len(thumbs)], thumbs)
         if ratings:
-            figures |= _rating_figures(scores[len(answers) - len(ratings) :], ratings)
+            figures["ratings"] = float(len(ratings))
+            if (told := rating_accuracy(scores[len(answers) - len(ratings) :], ratings)) is not None:
+                figures["accuracy_ratings"] = told
         verdict = [0.5 if pair.tie else 1.0 for pair in pairs] + [0.5 if pair.tie else 0.0 for pair in pairs]
         verdict += [float(item.liked) for item in thumbs]
         verdict += [(item.stars - 1) / (ordinal.STARS - 1) for item in ratings]
@@ -212,15 +235,16 @@ class RewardModel:
         )
 
 
-def _rating_figures(scores: Tensor, ratings: Sequence[RatedAnswer]) -> dict[str, float]:
+def rating_accuracy(scores: Tensor, ratings: Sequence[RatedAnswer]) -> float | None:
+    """Share of a rater's pairs of unequal stars that these scores [N] order likewise, mean over raters; None: no such
+    pairs."""
     stars = torch.tensor([item.stars for item in ratings])
     rows: dict[str, list[int]] = {}
     for row, item in enumerate(ratings):
         rows.setdefault(item.group, []).append(row)
     shares = [ordinal.concordance(scores[theirs], stars[theirs]) for theirs in rows.values()]
     known = [share for share in shares if share is not None]
-    figures = {"ratings": float(len(ratings))}
-    return figures | {"accuracy_ratings": sum(known) / len(known)} if known else figures
+    return sum(known) / len(known) if known else None
 
 
 def standardise(model: RewardModel, reference: Sequence[TokenPair]) -> RewardModel:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from schemas.reports import Curves, LabelSlice, ReliabilityBin, RewardReport
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from schemas.reports import AspectReport, Curves, LabelSlice, ReliabilityBin, RewardReport
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.learn.progress import Progress
-from trainer.learn.reward_model import Cohort, RewardModel
+from trainer.learn.reward_model import Cohort, RewardModel, rating_accuracy
 
 _UNKNOWN = Cohort(1.0, 0.0)
 _STAGE = "reward_model"
@@ -44,10 +44,12 @@ def reward_report(
     model: RewardModel,
     pairs: Sequence[PreferencePair],
     thumbs: Sequence[ThumbedAnswer],
+    ratings: Sequence[RatedAnswer] = (),
     *,
     learnt_from: Mapping[str, int],
     figures: Mapping[str, float],
     curves: Curves,
+    aspects: Sequence[AspectReport] = (),
 ) -> RewardReport:
     """The report on held-out labels; ties say nothing of which answer is better and are left out of slices and bins.
 
@@ -55,6 +57,7 @@ def reward_report(
         learnt_from: how many labels of each kind it was trained on.
         figures: of `RewardModel.evaluate`, finite.
         curves: of its training.
+        aspects: of its heads.
     """
     untied = [pair for pair in pairs if not pair.tie]
     slices: list[LabelSlice] = []
@@ -83,6 +86,10 @@ def reward_report(
         right = ((stated > 0.5) == liked).double()
         slices += _slices("source", [item.cohort for item in thumbs], "thumbs", right)
         slices += _slices("heldout", [item.heldout for item in thumbs], "thumbs", right)
+    if ratings:
+        scores = model.raw_scores([(item.prompt_ids, item.answer_ids) for item in ratings])
+        slices += _slices_of_ratings("source", [item.cohort for item in ratings], scores, ratings)
+        slices += _slices_of_ratings("heldout", [item.heldout for item in ratings], scores, ratings)
     return RewardReport(
         learnt_from=dict(learnt_from),
         figures=dict(figures),
@@ -90,6 +97,7 @@ def reward_report(
         reliability_pairs=of_pairs,
         reliability_thumbs=of_thumbs,
         curves=curves,
+        aspects=tuple(aspects),
     )
 
 
@@ -113,6 +121,16 @@ def reliability(stated: Tensor, happened: Tensor, bins: int = 10) -> tuple[Relia
         for number in range(bins)
         if bool((place == number).any())
     )
+
+
+def _slices_of_ratings(
+    by: str, names: Sequence[str], scores: Tensor, ratings: Sequence[RatedAnswer]
+) -> Iterator[LabelSlice]:
+    for name in sorted(set(names) - {""}):
+        rows = [row for row, one in enumerate(names) if one == name]
+        told = rating_accuracy(scores[rows], [ratings[row] for row in rows])
+        if told is not None:
+            yield LabelSlice(by=by, name=name, labels="ratings", count=len(rows), accuracy=told)
 
 
 def _slices(by: str, names: Sequence[str], labels: str, right: Tensor) -> Iterator[LabelSlice]:

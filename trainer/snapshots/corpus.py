@@ -95,6 +95,8 @@ def training_data(dataset: Dataset) -> TrainingData:
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
         heldout_ratings=heldout.ratings,
+        aspects=train.aspects,
+        heldout_aspects=heldout.aspects,
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,

@@ -19,7 +19,15 @@ from schemas.errors import InvalidInput
 from schemas.feedback import FeedbackContent
 from schemas.imported import ChatMessage, ImportedContent
 from schemas.manifests import SnapshotManifest
-from trainer.data import Demonstration, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
+from trainer.data import (
+    AspectValue,
+    Demonstration,
+    LoggedAnswer,
+    PreferencePair,
+    RatedAnswer,
+    ThumbedAnswer,
+    TokenPair,
+)
 from trainer.snapshots.contents import Contents, Row, Unusable, read_tables
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,7 @@ class Split:
     thumbs: tuple[ThumbedAnswer, ...]
     demonstrations: tuple[Demonstration, ...]
     ratings: tuple[RatedAnswer, ...] = ()
+    aspects: tuple[AspectValue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,7 @@ class _Opener:
             ),
             ratings=tuple(verdict for verdict in verdicts if isinstance(verdict, RatedAnswer)),
             demonstrations=tuple(demonstration for _, demonstration in corrections),
+            aspects=tuple(made("aspects.parquet", self._aspect)),
         )
 
     def _answer(self, row: Row) -> LoggedAnswer:
@@ -160,6 +170,10 @@ class _Opener:
         if row["stars"] is not None:
             return RatedAnswer(prompt, answer, row["stars"], *about)
         return ThumbedAnswer(prompt, answer, row["liked"], *about)
+
+    def _aspect(self, row: Row) -> AspectValue:
+        answer = self._tokens(row["completion_id"], row["choice"])
+        return AspectValue(answer, row["aspect"], row["value"], row["group"], row["heldout"])
 
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
         prompt, original = self._tokens(row["completion_id"], row["choice"])

@@ -5,7 +5,8 @@ Pure. Rows name answers by (completion id, choice) and hold no content. How a wo
 - comparison: the winner against each other candidate; a tie, each two tied; both bad, a thumb down on each;
 - ranking of k: its C(k, 2) pairs (InstructGPT, section 3.5); candidates in one group tie;
 - thumbs: liked or not; ratings: their stars, three too, and liked or not where they are not three;
-- correction: the edit over the original, and a demonstration.
+- correction: the edit over the original, and a demonstration;
+- aspects, in whatever word on one answer: a row for each.
 
 The pairs of one word share a set id and weigh 1 together, so that no word outweighs another.
 """
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 from schemas.completion import COLLECTED
 from schemas.feedback import Comparison, Correction, Ranking, Rating, Thumbs
 from trainer.intake.facts import Answer
-from trainer.joining.join import JoinedWord, liked
+from trainer.joining.join import JoinedWord, aspects_said, liked
+from trainer.joining.voices import Voice, voice
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
 
 
@@ -70,6 +72,17 @@ class ThumbRow(Label):
 
 
 @dataclass(frozen=True)
+class AspectRow(Label):
+    """What a word says of one aspect of its answer."""
+
+    completion_id: str
+    choice: int
+    aspect: str
+    value: float
+    """-1 to 1."""
+
+
+@dataclass(frozen=True)
 class CorrectionRow(Label):
     """One answer that a person wrote anew; the text is sealed in the feedback's content."""
 
@@ -102,6 +115,7 @@ class Rows:
     thumbs: tuple[ThumbRow, ...]
     corrections: tuple[CorrectionRow, ...]
     answers: tuple[AnswerRow, ...]
+    aspects: tuple[AspectRow, ...]
 
 
 def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotSettings) -> Rows:
@@ -114,6 +128,7 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
     pairs: list[PairRow] = []
     thumbs: list[ThumbRow] = []
     corrections: list[CorrectionRow] = []
+    aspects: dict[tuple[Voice, tuple[str, int], str], AspectRow] = {}
     for word in selection.words:
         feedback, signal, answers = word.feedback, word.feedback.signal, word.answers
         label = (
@@ -134,7 +149,16 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
             stars = signal.stars if isinstance(signal, Rating) else None
             weight = weights[_stratum(answers[0])]
             thumbs.append(ThumbRow(*label, *answers[0].key, liked(feedback), weight, stars))
-    return Rows(tuple(pairs), tuple(thumbs), tuple(corrections), tuple(_answers(selection, settings)))
+        for name, value in sorted(aspects_said(feedback).items()):
+            # Words come oldest first: of several words of one person on one answer, the latest counts.
+            aspects[voice(feedback), answers[0].key, name] = AspectRow(*label, *answers[0].key, name, value)
+    return Rows(
+        tuple(pairs),
+        tuple(thumbs),
+        tuple(corrections),
+        tuple(_answers(selection, settings)),
+        tuple(aspects.values()),
+    )
 
 
 def _pairs(word: JoinedWord) -> Iterator[tuple[int, int, bool, float]]:

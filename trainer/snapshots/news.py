@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from schemas.base import Millis, Record
-from trainer.joining.join import Joined, JoinedWord
+from trainer.joining.join import Joined, JoinedWord, states_preference
 from trainer.snapshots.selection import SnapshotSettings, is_heldout_person
 
 
@@ -29,12 +29,14 @@ def mark_of(joined: Joined, settings: SnapshotSettings, min_answers: int) -> Mar
 
 
 def new_labels(joined: Joined, settings: SnapshotSettings, min_answers: int, since: Mark | None) -> int:
-    """Words that count towards a turn, and imported votes where those count.
+    """Words that say which answers are good, and imported votes where those count.
 
     Args:
         since: the moment of the last turn's snapshot; None before the first: all are new.
     """
-    words = sum(since is None or _is_new(word, joined, since) for word in joined.words)
+    words = sum(
+        states_preference(word.feedback) and (since is None or _is_new(word, joined, since)) for word in joined.words
+    )
     if not imports_count(joined, settings, min_answers):
         return words
     known = 0 if since is None else since.imported

@@ -57,6 +57,7 @@ SCHEMAS: Mapping[str, Any] = {
         [*_LABEL, *_ANSWER, ("liked", pa.bool_()), ("weight", pa.float64()), ("stars", pa.int32())]
     ),
     "corrections.parquet": pa.schema([*_LABEL, *_ANSWER, *_SEALED]),
+    "aspects.parquet": pa.schema([*_LABEL, *_ANSWER, ("aspect", pa.string()), ("value", pa.float64())]),
     "answers.parquet": pa.schema(
         [
             *_ANSWER,
@@ -75,7 +76,7 @@ SCHEMAS: Mapping[str, Any] = {
     "exclusions.parquet": pa.schema([("item", pa.string()), ("id", pa.string()), ("reason", pa.string())]),
 }
 """Columns of each file. `completions` holds the sealed content that the others name by completion id."""
-ADDED_LATER = frozenset({"imported.parquet"})
+ADDED_LATER = frozenset({"aspects.parquet", "imported.parquet"})
 """Files that snapshots of earlier versions of Attune do not have."""
 ABOUT = "about.json"
 """The manifest of the files above, stored among them."""
@@ -168,6 +169,7 @@ def _tables(
             for row in rows.corrections
             if row.feedback_id in sealed
         ],
+        "aspects.parquet": [vars(row) for row in rows.aspects],
         "answers.parquet": [vars(row) for row in rows.answers],
         "completions.parquet": [
             {
@@ -226,7 +228,7 @@ def _counts(rows: Rows, selection: Selection, tables: Mapping[str, list[dict[str
     kinds = Counter(f"words.{word.feedback.signal.kind}" for word in selection.words)
     heldout = {
         f"heldout_{name}": sum(bool(row.heldout) for row in getattr(rows, name))
-        for name in ("pairs", "thumbs", "corrections", "answers")
+        for name in ("pairs", "thumbs", "corrections", "aspects", "answers")
     }
     files = {name.removesuffix(".parquet"): len(table) for name, table in tables.items()}
     return dict(sorted((files | heldout | {"words": len(selection.words)} | kinds).items()))

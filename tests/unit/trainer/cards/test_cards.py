@@ -16,7 +16,7 @@ from deploy.cards import card_texts, write_card
 from deploy.cli import app
 from deploy.client import AttuneClient
 from schemas.errors import Conflict
-from schemas.reports import Curves, LabelSlice, ReliabilityBin, RewardReport
+from schemas.reports import AspectReport, Curves, LabelSlice, ReliabilityBin, RewardReport
 from tests.unit.deploy.test_tracing import MADE
 from trainer.cards.markdown import quoted, text
 from trainer.cards.pictures import POLICY_PANELS, curves_png, has_curves, reliability_png
@@ -28,6 +28,11 @@ REPORT = RewardReport(
     figures={"accuracy_pairs": 0.75, "ece_pairs": 0.04, "corr_reward_length": -0.31},
     slices=(LabelSlice(by="heldout", name="time", labels="pairs", count=8, accuracy=0.625),),
     reliability_pairs=BINS,
+    aspects=(
+        AspectReport(
+            name="tone", values=80, heldout=9, correlation=0.5, r2=0.2, weight=0.3, floor=-0.25, below_floor=0.125
+        ),
+    ),
     curves=Curves.of([{"loss": 0.7, "train_accuracy": 0.5}, {"loss": 0.6, "train_accuracy": 0.6}]),
 )
 
@@ -76,6 +81,7 @@ def test_a_reward_model_has_a_card_of_its_own() -> None:
         "40 pairs, 60 thumbs",
         "0.75",
         "| heldout | time | pairs | 8 | 62.5% |",
+        "| tone | 80 | 9 | 0.5 | 0.2 | 0.3 | -0.25 | 0.125 |",
     ):
         assert words in said, words
     assert "| 75.0% | 90.0% | 10 |" in said

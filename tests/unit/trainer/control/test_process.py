@@ -182,8 +182,8 @@ def test_the_funnel_shows_every_stage_and_every_reason() -> None:
 
     stages = {
         stage: value("attune_trainer_funnel", stage=stage)
-        for stage in ("answered", "displayed", "rated", "joined", "reward_model", "ppo")
+        for stage in ("answered", "displayed", "rated", "joined", "reward_model", "aspects", "ppo")
     }
-    assert stages == {"answered": 2, "displayed": 0, "rated": 2, "joined": 1, "reward_model": 1, "ppo": 2}
+    assert stages == {"answered": 2, "displayed": 0, "rated": 2, "joined": 1, "reward_model": 1, "aspects": 0, "ppo": 2}
     assert value("attune_trainer_excluded", item="feedback", reason="late") == 1
     assert {value("attune_trainer_excluded", item="answer", reason=str(reason)) for reason in Reason} == {0}

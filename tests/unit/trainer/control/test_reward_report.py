@@ -13,7 +13,7 @@ from torch import Tensor
 
 from schemas.reports import Curves
 from trainer.algorithms.preference import expected_calibration_error
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.learn.reward_model import Cohort, RatingScale, RewardModel
 from trainer.learn.reward_report import RecordedSteps, liked_probability, reliability, reward_report
 
@@ -71,7 +71,15 @@ def test_slices_count_what_they_are_about() -> None:
         ThumbedAnswer((9,), (3,), True, "user", 1.0, "u", heldout="user"),
         ThumbedAnswer((9,), (3,), False, "user", 1.0, "u", heldout="time"),
     ]
-    report = reward_report(_model(), pairs, thumbs, learnt_from={"pairs": 8}, figures={"margin": 0.5}, curves=NONE)
+    # One rater's stars go with the scores, the other's against them but once; a single rating orders nothing.
+    stars = [("a", 1, 2), ("a", 2, 4), ("b", 1, 3), ("b", 2, 1), ("b", 3, 5), ("c", 1, 5)]
+    ratings = [
+        RatedAnswer((9,), (score,), given, "rater" if who == "c" else "user", 1.0, who, heldout="user")
+        for who, score, given in stars
+    ]
+    report = reward_report(
+        _model(), pairs, thumbs, ratings, learnt_from={"pairs": 8}, figures={"margin": 0.5}, curves=NONE
+    )
     found = {(one.by, one.name, one.labels): (one.count, one.accuracy) for one in report.slices}
     assert found == {
         ("kind", "comparison", "pairs"): (3, 0.5),
@@ -82,6 +90,8 @@ def test_slices_count_what_they_are_about() -> None:
         ("source", "user", "thumbs"): (2, 0.5),
         ("heldout", "time", "thumbs"): (1, 0.0),
         ("heldout", "user", "thumbs"): (1, 1.0),
+        ("source", "user", "ratings"): (5, pytest.approx((1 + 2 / 3) / 2)),
+        ("heldout", "user", "ratings"): (6, pytest.approx((1 + 2 / 3) / 2)),
     }
     assert sum(one.count for one in report.reliability_pairs) == 6, "each pair both ways"
     assert sum(one.count for one in report.reliability_thumbs) == 2

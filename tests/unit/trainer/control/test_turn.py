@@ -35,6 +35,8 @@ from trainer.settings import TrainerSettings
 from trainer.snapshots.dataset import open_dataset
 from trainer.state import StateDir, TurnState
 
+UNKNOWN_FLOOR = {"aspects": {"nobody-spoke-of-it": {"floor": 0.0}}}
+
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -62,7 +64,7 @@ def state_of(world: World) -> PolicyState:
 
 
 def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World, tmp_path: Path) -> None:
-    settings = world.settings()
+    settings = world.settings(reward_model={"aspects": {"opening": {"weight": 0.5}}})
     assert once(settings) == 0
     state = state_of(world)
     assert (state.stable, state.canary, state.canary_share) == (0, 1, 0.5)
@@ -94,6 +96,9 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert {one.name for one in report.slices if one.by == "source"} == {"user"}
     assert {one.name for one in report.slices if one.by == "heldout"} <= {"user", "time"}
     assert sum(one.count for one in report.reliability_pairs) == 2 * report.figures["pairs"]
+    (aspect,) = report.aspects
+    assert (aspect.name, aspect.weight, aspect.floor) == ("opening", 0.5, None)
+    assert aspect.values + aspect.heldout == snapshot.counts["aspects"] == 48
     (value,) = (result for result in manifest.gates.results if result.name == "off_policy_value")
     assert value.passed, "nobody thumbed an answer, so nothing is said"
     assert value.value is None
@@ -170,6 +175,7 @@ def test_a_turn_by_dpo_learns_where_no_answer_could_train_ppo(seeded: World, tmp
 def test_nothing_to_do_says_so_with_exit_code_3(world: World) -> None:
     assert once(world.settings(feedback={"min_new_labels": 1000})) == 3
     assert once(world.settings(feedback={"min_answers": 1000})) == 3
+    assert once(world.settings(state_dir=world.folder / "other", reward_model=UNKNOWN_FLOOR)) == 3
     assert state_of(world).versions.keys() == {0}
 
 

@@ -111,7 +111,9 @@ class World:
                 user = f"user-{number % 12}"
                 events += pair
                 events.append(make.comparison(pair, better, at + 5, user=user, id=f"fb-{prefix}-c{number}"))
-                events.append(make.thumb(pair[better], True, at + 6, user=user, id=f"fb-{prefix}-t{number}"))
+                varied = {"opening": answers[2 * number + better][0] / 1_000}
+                thumb = make.thumb(pair[better], True, at + 6, user=user, id=f"fb-{prefix}-t{number}", aspects=varied)
+                events.append(thumb)
             # Event time goes on, so that all windows close.
             late = start_ms + 10 * comparisons + 5_000
             events.append(as_sampled(f"{prefix}late", late, 0, prompts[0], answers[0], logprobs[0]))

@@ -188,3 +188,20 @@ def test_the_funnel_counts_each_stage() -> None:
     assert (counted.joined, counted.words, counted.ppo, counted.contradictions) == (3, 3, 5, 0)
     assert counted.excluded_feedback == {"duplicate": 1, "late": 1, "not_a_preference": 1}
     assert counted.excluded_answers == {"cut_off": 1}
+
+
+def test_aspects_of_any_word_on_one_answer_are_rows_and_a_person_s_latest_counts() -> None:
+    make = Maker()
+    answer, other = make.completion(id="a"), make.completion(id="b")
+    found = rows(
+        answer,
+        other,
+        make.thumb(answer, at=1_000, aspects={"tone": 0.5, "accuracy": -1.0}),
+        make.comment(answer, at=2_000, aspects={"tone": -0.5}),
+        make.thumb(answer, at=1_500, user="bob", aspects={"tone": 1.0, "beyond": 1.5, "nothing": float("nan")}),
+        make.comparison([answer, other], at=1_600, aspects={"tone": 1.0}),
+    )
+    said = {(row.group, row.completion_id, row.aspect, row.value) for row in found.aspects}
+    assert said == {("ann", "a", "tone", -0.5), ("ann", "a", "accuracy", -1.0), ("bob", "a", "tone", 1.0)}
+    assert len(found.aspects) == 3
+    assert len(found.thumbs) == 2

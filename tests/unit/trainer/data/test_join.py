@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.base import now_ms
 from schemas.completion import ConsentLevel
-from schemas.feedback import Comparison, FeedbackReceived, Ranking, Thumbs
+from schemas.feedback import Comparison, FeedbackReceived, Outcome, Ranking, Thumbs
 from tests.factories import START, Maker
 from tests.unit.trainer.data.support import SCOPE, WINDOW_MS, joined, known, reasons
 from trainer.intake.facts import Known
@@ -191,6 +191,7 @@ def test_every_reason_is_explained() -> None:
     assert set(EXPLANATIONS) == set(Reason)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_facts_makes_no_difference(rng: random.Random) -> None:
     make = Maker()
@@ -204,3 +205,13 @@ def test_the_order_of_facts_makes_no_difference(rng: random.Random) -> None:
     first = join(known(events, watermark=START + 12_000), SCOPE, WINDOW_MS)
     rng.shuffle(events)
     assert join(known(events, watermark=START + 12_000), SCOPE, WINDOW_MS) == first
+
+
+def test_a_comment_that_values_an_aspect_teaches_that_aspect() -> None:
+    make = Maker()
+    answer, other = make.completion(), make.completion()
+    valued, silent = make.comment(answer, aspects={"tone": 0.5}), make.comment(other)
+    beside = make.feedback(Outcome(name="resolved", value=True), [answer, other], aspects={"tone": 1.0})
+    result = joined(answer, other, valued, silent, beside)
+    assert ids(result.words) == [valued.id]
+    assert reasons(result) == {silent.id: {Reason.NOT_A_PREFERENCE}, beside.id: {Reason.NOT_A_PREFERENCE}}

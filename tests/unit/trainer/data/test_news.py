@@ -106,3 +106,10 @@ def test_imported_votes_are_new_when_they_are_read_and_when_they_begin_to_count(
     assert new_labels(enough, SETTINGS, 5, mark) == 0
     more = reading.after([imported(reading.make, "b", liked=True, target="vote_9", at=1)])
     assert new_labels(more, SETTINGS, 5, mark) == 1
+
+
+def test_a_comment_that_values_an_aspect_begins_no_turn(reading: Reading) -> None:
+    answer = reading.make.completion(0)
+    now = reading.after([answer, reading.make.comment(answer, aspects={"tone": 1.0}), *reading.talk(1_000, 3)])
+    assert len(now.words) == 4
+    assert new_labels(now, SETTINGS, 5, None) == 3

@@ -319,3 +319,20 @@ def test_a_snapshot_from_before_stars_still_opens(tmp_path: Path) -> None:
     older = manifest.model_copy(update={"files": {**manifest.files, "thumbs.parquet": digest}})
     data = open_dataset(tmp_path, older, make.keys, encode)
     assert [thumb.liked for thumb in (*data.train.thumbs, *data.heldout.thumbs)] == [False]
+
+
+def test_aspects_come_along_and_a_snapshot_from_before_them_still_opens(tmp_path: Path) -> None:
+    make = Maker()
+    answer = make.completion(answers=[(7, 2)])
+    events = [answer, make.thumb(answer, aspects={"tone": 0.5, "accuracy": -1.0}), make.completion(900_000)]
+    manifest = cut(log_of(events), tmp_path, options=OPEN).manifest
+    data = open_dataset(tmp_path, manifest, make.keys, encode).train
+    assert [(one.answer, one.aspect, one.value, one.group) for one in data.aspects] == [
+        (((1, 2, 3), (7, 2)), "accuracy", -1.0, "ann"),
+        (((1, 2, 3), (7, 2)), "tone", 0.5, "ann"),
+    ]
+    assert manifest.counts["aspects"] == 2
+    (tmp_path / "aspects.parquet").unlink()
+    files = {name: digest for name, digest in manifest.files.items() if name != "aspects.parquet"}
+    older = manifest.model_copy(update={"files": files})
+    assert open_dataset(tmp_path, older, make.keys, encode).train.aspects == ()
