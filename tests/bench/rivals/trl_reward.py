@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from tokenizers import Tokenizer
@@ -65,10 +64,8 @@ class TRLReward:
 
     def start_from(self, adapter: dict[str, Tensor], head: Tensor) -> None:
         """Take another implementation's weights: PEFT names of a causal LM's LoRA, and the head [1, H]."""
-        result = set_peft_model_state_dict(self.model, adapter)
+        result = set_peft_model_state_dict(self.model, {**adapter, "base_model.model.score.weight": head})
         assert not result.unexpected_keys, result.unexpected_keys
-        with torch.no_grad():
-            self.head.copy_(head)
 
     @property
     def head(self) -> Tensor:
