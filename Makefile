@@ -79,6 +79,15 @@ bench: $(STAMP) ## One benchmark: make bench NAME=swap
 	@test -n "$(NAME)" || { echo "attune: name one: $$(ls tests/bench/*.py | xargs -n1 basename | sed 's/\.py//; s/_/-/g' | grep -v '^--' | tr '\n' ' ')" >&2; exit 2; }
 	@$(PYTHON) -m tests.bench.$(subst -,_,$(NAME)) $(ARGS)
 
+.PHONY: study
+study: $(STAMP) ## PPO against DPO, KTO and controls, for an hour or two, resumable (ARGS="--batch test"; two at once share)
+	@$(PYTHON) -m tests.bench.study $(ARGS)
+	@$(PYTHON) -m tests.bench.study --tables $(ARGS)
+
+.PHONY: study-quick
+study-quick: $(STAMP) ## The study on one small world, in under five minutes
+	@$(PYTHON) -m tests.bench.study --quick $(ARGS)
+
 .PHONY: faults
 faults: $(STAMP) ## Kill and starve real processes under load, count every event, write docs/faults.md (ARGS="--only broker")
 	@$(PYTHON) -m deploy.needs java maven

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from exchange.keys.sqlite import SqliteKeys
+from exchange.log.segments import found_segments
 from exchange.open import open_log
 from exchange.privacy.backups import KEYS, Part, check_backup, check_room, make_backup, restore
 from exchange.privacy.erasures import read_erasures, replay_erasures
@@ -66,6 +67,10 @@ def backup(folder: Folder, config: ServerFile = Path("server.toml"), trainer: Tr
     console.print(f"{folder}: {len(manifest.files)} files, {size:,} bytes", highlight=False)
     if settings.server.backups is None or folder.absolute().parent != settings.server.backups.absolute():
         console.print("erasures will not reach this copy ([server] backups is another folder)", highlight=False)
+    if waiting := found_segments(settings.server.data_dir / "spool"):
+        size = sum(segment.size for segment in waiting)
+        words = f"{size:,} bytes of events wait in the spool and are in no copy: bring the event log back, then back up"
+        console.print(words, highlight=False, soft_wrap=True)
 
 
 def restore_backup(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.prompt import Prompt
 
@@ -131,7 +132,7 @@ def chat(
             if line and not talk.command(line):
                 return
         except AttuneError as error:
-            talk.console.print(f"[red]{error}[/red]", highlight=False)
+            talk.console.print(f"[red]{escape(str(error))}[/red]", highlight=False)
         except (EOFError, KeyboardInterrupt):
             talk.console.print()
             return

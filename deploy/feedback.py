@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deploy.client import AttuneClient
 from schemas.base import now_ms
@@ -79,13 +80,13 @@ def show(fate: Mapping[str, Any], console: Console) -> None:
     if excluded := fate["excluded"]:
         what = "waits" if fate["status"] == "waiting" else "left out"
         _line(console, what, f"{excluded['reason']}, says snapshot {excluded['snapshot'][:12]}")
-    console.print(f"[{style}]{fate['status']}[/{style}]: {fate['explanation']}", highlight=False)
+    console.print(f"[{style}]{fate['status']}[/{style}]: {escape(fate['explanation'])}", highlight=False)
     if not fate["complete"]:
         console.print("[dim]Some snapshots could not be looked at; more may hold it.[/dim]")
 
 
 def _line(console: Console, name: str, words: str) -> None:
-    console.print(f"  [dim]{name:<9}[/dim] {words}", highlight=False, soft_wrap=True)
+    console.print(f"  [dim]{name:<9}[/dim] {escape(words)}", highlight=False, soft_wrap=True)
 
 
 def _when(at_ms: int) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.client import AttuneClient
@@ -50,9 +51,8 @@ def show(
         for line in client.history(policy):
             outcome = "applied" if line["applied"] else f"refused: {line['refused']}"
             version = line.get("version")
-            table.add_row(
-                _when(line["at"]), line["entry"], version or "-", line["actor"], outcome, line.get("reason", "")
-            )
+            words = (line["actor"], outcome, line.get("reason", ""))
+            table.add_row(_when(line["at"]), line["entry"], version or "-", *map(escape, words))
         console.print(table)
 
 
@@ -132,13 +132,13 @@ def _print_state(console: Console, state: dict[str, Any]) -> None:
             _when(version["since"]),
             version["parent"] or "-",
             f"{version['kl_nats_per_sequence']:.3f}",
-            version["reason"],
+            escape(version["reason"]),
             style=styles.get(version["stage"], ""),
         )
     console.print(table)
     console.print(f"loaded here: {', '.join(state['serving'])}", highlight=False)
     for version, why in state.get("refused", {}).items():
-        console.print(f"[red]refused here:[/red] {version}: {why}", highlight=False)
+        console.print(f"[red]refused here:[/red] {version}: {escape(why)}", highlight=False)
     if "seconds" in state:
         console.print(f"in effect after {state['seconds']:.3f} s", highlight=False)
 

@@ -86,7 +86,9 @@ def open_keys(url: str) -> KeyStore:
         from exchange.keys.sqlite import SqliteKeys
 
         return SqliteKeys(_path(url, "keys"))
-    raise ConfigError(f"{url!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH.")
+    raise ConfigError(
+        f"{without_password(url)!r} is no key store", field="keys", remedy="Write memory: or sqlite:///PATH."
+    )
 
 
 def is_kafka(url: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class AttuneError(Exception):
     """Base of all errors raised on purpose.
@@ -18,6 +20,13 @@ class AttuneError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+    def again(self) -> Self:
+        """The same error as an object of its own: raised in several threads, one would gather all their tracebacks."""
+        own = type(self).__new__(type(self))
+        own.__dict__.update(self.__dict__)
+        own.args, own.__cause__ = self.args, self
+        return own
 
 
 class ConfigError(AttuneError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 from pydantic import Field
@@ -21,9 +22,9 @@ class Event(Record):
     policy: PolicyName
     tenant: Id
 
+    @abstractmethod
     def key(self) -> str:
         """The partition key: events of one key keep their order."""
-        raise NotImplementedError
 
     @classmethod
     def wire_type(cls) -> str:

@@ -175,6 +175,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         parts.engine,
         swapper,
         follower,
+        recorder,
         appender,
         consents,
         metrics,

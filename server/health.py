@@ -26,6 +26,7 @@ from server.engine.port import Engine
 from server.metrics import ServerMetrics
 from server.openapi import described
 from server.request.consents import ConsentBook
+from server.request.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,14 @@ OK = "ok"
 
 
 class Health:
-    """Looks at the engine, the swapper, the follower and the appender. `draining` makes it unready for good."""
+    """Looks at the engine and at all that runs beside the chats. `draining` makes it unready for good."""
 
     def __init__(
         self,
         engine: Engine,
         swapper: Swapper,
         follower: JournalFollower,
+        recorder: Recorder,
         appender: Appender,
         consents: ConsentBook,
         metrics: ServerMetrics,
@@ -50,6 +52,7 @@ class Health:
         self._engine = engine
         self._swapper = swapper
         self._follower = follower
+        self._recorder = recorder
         self._appender = appender
         self._consents = consents
         self._metrics = metrics
@@ -70,6 +73,8 @@ class Health:
             return "changes of consent are not followed any more"
         if not self._swapper.alive:
             return "versions are not loaded any more"
+        if not self._recorder.alive:
+            return "completions are not recorded any more"
         if not self._appender.alive:
             return "events are not brought to the log any more"
         return None

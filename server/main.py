@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -87,7 +88,7 @@ async def _serve(settings: ServerSettings, open_engine: EngineOpener) -> int:
         registry = open_registry(section.registry)
         keys = open_keys(section.keys)
         opened.callback(keys.close)
-        section.data_dir.mkdir(parents=True, exist_ok=True)
+        _make_folder(section.data_dir)
         level = logging.getLogger().level
         async with erasures_replayed(event_log, keys), open_engine(settings.engine_settings()) as engine:
             logging.getLogger().setLevel(level)  # a dependency of vLLM sets it to ERROR when it is imported
@@ -170,6 +171,17 @@ async def _stop_when_dead(application: Application, server: uvicorn.Server) -> N
         await asyncio.sleep(LOOK_S)
     log.critical("the server stops: %s", why)
     server.should_exit = True
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {folder} cannot be made: {error.strerror}",
+            field="server.data_dir",
+            remedy="Name one that this process may write.",
+        ) from error
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

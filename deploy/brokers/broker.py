@@ -13,12 +13,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from deploy.brokers.jars import java, kafka_jars, last_words, run
 from deploy.brokers.node import CLUSTER_ID, LOGGING, Access, Node, properties
 from deploy.brokers.ports import free_ports, require_free
+from exchange.closeable import Closeable
 from schemas.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ _START_S = 120.0
 _STOP_S = 20.0
 
 
-class Broker:
+class Broker(Closeable):
     """A broker that may be running, paused or down; its port and data stay the same. Stops at the end of a `with`."""
 
     def __init__(self, node: Node, nodes: Sequence[Node] = (), access: Access = Access(), heap_mb: int = 512) -> None:  # noqa: B008 frozen
@@ -145,12 +144,7 @@ class Broker:
         self.stop()
         self.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from deploy.brokers.broker import Broker
 from deploy.brokers.node import Node
 from deploy.brokers.ports import free_ports
+from exchange.closeable import Closeable
 
 HEAP_MB = 256
 _STOP_S = 5.0
 
 
-class Cluster:
+class Cluster(Closeable):
     """Brokers that are controllers as well: of three, any one may be away. Stops them all at the end of a `with`."""
 
     def __init__(self, brokers: tuple[Broker, ...]) -> None:
@@ -31,12 +30,7 @@ class Cluster:
         with ThreadPoolExecutor(len(self.brokers)) as pool:
             list(pool.map(lambda broker: broker.stop(_STOP_S), self.brokers))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
 

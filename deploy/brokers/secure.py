@@ -10,20 +10,19 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from deploy.brokers.broker import Broker
 from deploy.brokers.certificates import Authority, Certificates, make_certificates
 from deploy.brokers.node import Access, Node
 from deploy.brokers.ports import free_ports
+from exchange.closeable import Closeable
 
 ADMIN = "admin"
 _LOGIN = "org.apache.kafka.common.security"
 
 
 @dataclass(frozen=True)
-class SecureBroker:
+class SecureBroker(Closeable):
     """A running broker, what clients need to reach it, and everybody's password by name (`ADMIN` may do anything).
 
     `bootstrap` speaks SASL_SSL; `certificate_bootstrap` SSL, to whom shows `client`, whose principal is `User:CN=NAME`.
@@ -40,12 +39,7 @@ class SecureBroker:
         """HOST:PORT of the listener that asks for a password."""
         return self.broker.bootstrap
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.broker.stop()
 
 

@@ -135,14 +135,18 @@ class Appender:
         return await asyncio.wrap_future(self.submit(record))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until the log has everything that was submitted, or is known to be away; whether it has. Blocks."""
+        """Wait until the log has what was submitted so far, or is known to be away; whether it has. Blocks."""
         line, spool = self._line, self._spool
-
-        def on_log() -> bool:
-            return not line.pending and (spool is None or spool.empty)
-
         with line.settled:
-            line.settled.wait_for(lambda: on_log() or (not line.pending and line.away_since is not None), timeout_s)
+            awaited = list(line.newest.values())  # what comes from now on must not keep anybody waiting
+
+            def answered() -> bool:
+                return all(future.done() for future in awaited)
+
+            def on_log() -> bool:
+                return answered() and (spool is None or spool.empty)
+
+            line.settled.wait_for(lambda: on_log() or (answered() and line.away_since is not None), timeout_s)
             return on_log()
 
     def close(self, timeout_s: float = 10.0) -> bool:

@@ -17,11 +17,11 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from exchange.closeable import Closeable
 from exchange.durable import sync_folder
 from exchange.log.checks import MAX_RECORD_BYTES, check_records
 from exchange.log.port import EventLog, LogReader, Position, StoredRecord, TopicPartition
@@ -100,7 +100,7 @@ class Blobs:
         return f"{self._root}/claims/{topic}/{digest}"
 
 
-class ClaimingLog:
+class ClaimingLog(Closeable):
     """An `EventLog` over another one, whose limit of size it lifts to `MAX_RECORD_BYTES`. Closes it.
 
     Args:
@@ -116,7 +116,6 @@ class ClaimingLog:
         self.start_offset = log.start_offset
         self.end_offset = log.end_offset
         self.note_offsets = log.note_offsets
-        self.close = log.close
 
     def append(self, records: Sequence[LogRecord]) -> list[Position]:
         check_records(records)
@@ -132,6 +131,9 @@ class ClaimingLog:
         kept = {topic.name: topic.retention_days for topic in TOPICS.values() if topic.retention_days is not None}
         return sum(self._blobs.sweep(topic, now - (days + 1) * _DAY_MS) for topic, days in kept.items())
 
+    def close(self) -> None:
+        self._log.close()
+
     def _claim(self, record: LogRecord) -> LogRecord:
         digest = hashlib.sha256(record.value).hexdigest()
         self._blobs.put(record.topic, digest, record.value)
@@ -142,14 +144,6 @@ class ClaimingLog:
             value=json.dumps({"claim": claim}).encode(),
             headers=(*record.headers, (CLAIM_HEADER, claim.encode())),
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class ClaimReader:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from exchange.log.port import Position
 from schemas.base import now_ms
-from schemas.errors import AttuneError, InvalidInput, Unavailable
+from schemas.errors import AttuneError, Unavailable
 from schemas.wire import LogRecord
 
 Durable = Literal["log", "spool"]
@@ -78,6 +78,8 @@ class Line:
         """There is no more time for the log: what is left goes to the spool, or is given up."""
         self.pending_bytes = 0
         self.pending = 0
+        self.newest: dict[bool, Future[Stored]] = {}
+        """Of the last record that came, by whether it may be spooled: each kind is answered in the order it came."""
         self._max_bytes = max_bytes
 
     def put(self, waiting: Waiting) -> None:
@@ -94,6 +96,7 @@ class Line:
                 raise NotKept("queue_full", "the queue to the event log is full", remedy="Try again in a moment.")
             self.pending_bytes += waiting.size
             self.pending += 1
+            self.newest[waiting.spoolable] = waiting.future
             line = self.queue if waiting.spoolable else self.direct
             line.append(waiting)
             self.for_sender.notify()
@@ -120,7 +123,7 @@ class Line:
         """Tell who waits that their records are not kept. Call without `lock`."""
         with self._leaving([waiting for waiting, _ in failed]):
             for waiting, error in failed:
-                waiting.future.set_exception(_own(error))
+                waiting.future.set_exception(error.again())
 
     @contextmanager
     def _leaving(self, answered: Sequence[Waiting]) -> Iterator[None]:
@@ -131,15 +134,3 @@ class Line:
         with self.lock:
             self.pending -= len(answered)
             self.settled.notify_all()
-
-
-def _own(error: AttuneError) -> AttuneError:
-    """An exception object for one future alone: raised in several threads, one would gather all their tracebacks."""
-    own: AttuneError
-    if isinstance(error, NotKept):
-        own = NotKept(error.reason, error.message, remedy=error.remedy)
-    else:
-        kind = InvalidInput if isinstance(error, InvalidInput) else Unavailable
-        own = kind(error.message, field=error.field, remedy=error.remedy)
-    own.__cause__ = error
-    return own

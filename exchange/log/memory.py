@@ -9,9 +9,8 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
+from exchange.closeable import Closeable
 from exchange.log.checks import check_records, topic_named
 from exchange.log.port import LogReplaced, Position, StoredRecord, TopicPartition, partition_for
 from schemas.base import now_ms
@@ -20,7 +19,7 @@ from schemas.topics import TOPICS
 from schemas.wire import LogRecord
 
 
-class MemoryLog:
+class MemoryLog(Closeable):
     """An `EventLog` in this process. Thread-safe."""
 
     def __init__(self) -> None:
@@ -75,14 +74,6 @@ class MemoryLog:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def read(self, offsets: Mapping[TopicPartition, int], limit: int, timeout_s: float) -> list[StoredRecord]:
         """Up to `limit` records from these offsets on, waiting up to `timeout_s` for the first."""

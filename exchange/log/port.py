@@ -8,9 +8,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from exchange.closeable import Closeable
 from schemas.errors import AttuneError, InvalidInput, Unavailable
 from schemas.topics import POLICY
 from schemas.wire import LogRecord
@@ -137,7 +137,7 @@ class LogReader(Protocol):
     def close(self) -> None: ...
 
 
-class EventLog(Protocol):
+class EventLog(Closeable, Protocol):
     """The log. Every method blocks: call from a thread, never from an event loop (see `exchange.log.appender`)."""
 
     def append(self, records: Sequence[LogRecord]) -> list[Position]:
@@ -198,14 +198,6 @@ class EventLog(Protocol):
             Unavailable: it could not be noted, and that does no harm.
         """
         ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def partition_for(key: bytes, partitions: int) -> int:

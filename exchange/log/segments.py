@@ -1,4 +1,5 @@
-"""The files of a spool: segments that are written once, in order, and cut where a write failed; and the lock on them.
+"""The files of a spool: segments that are written once, in order, and cut where a write failed; the cursor, which says
+how far they are delivered; and the lock on them all.
 
 Knows bytes and the file system; what the bytes mean is `exchange.log.frames`' matter.
 """
@@ -6,7 +7,9 @@ Knows bytes and the file system; what the bytes mean is `exchange.log.frames`' m
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +89,29 @@ def begin_segment(folder: Path, number: int) -> Segment:
 
 def found_segments(folder: Path) -> list[Segment]:
     """The segments that lie there, oldest first, none of them writable. Raises OSError."""
-    paths = sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal())
-    return [Segment(int(path.stem), path, path.stat().st_size) for path in paths]
+    found: list[Segment] = []
+    for path in sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal()):
+        with suppress(FileNotFoundError):  # delivered meanwhile, where another process uses the spool
+            found.append(Segment(int(path.stem), path, path.stat().st_size))
+    return found
+
+
+def read_cursor(folder: Path) -> tuple[int, int]:
+    """A segment's number and how many bytes of it are delivered; those before it are. 0 and 0 where nothing can be
+    read that says so: more is then sent again than must be. Raises OSError.
+    """
+    try:
+        noted = json.loads((folder / "cursor").read_text(encoding="utf-8"))
+        return int(noted["segment"]), int(noted["offset"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0, 0
+
+
+def write_cursor(folder: Path, segment: int, offset: int) -> None:
+    """Note what `read_cursor` gives. Without an fsync: a power loss may bring an older one back. Raises OSError."""
+    written = folder / "cursor.new"
+    written.write_text(json.dumps({"segment": segment, "offset": offset}))
+    written.replace(folder / "cursor")
 
 
 def hold_folder(folder: Path) -> int:

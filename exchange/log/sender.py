@@ -198,7 +198,7 @@ class Sender:
                 return [error], None
         except AttuneError as error:
             self._tally.failed("unavailable")
-            return [], error
+            return [], error if isinstance(error, Unavailable) else Unavailable(error.message, remedy=error.remedy)
         except Exception as error:  # a fault of the log outside its contract: nothing may be lost by it
             log.exception("the event log failed in a way it should not")
             self._tally.failed("fault")

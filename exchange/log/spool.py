@@ -9,7 +9,6 @@ sends those records again, and readers count an event id once. Knows records; kn
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -18,11 +17,17 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from exchange.closeable import Closeable
 from exchange.log.frames import Damage, Frame, encode_frame, scan, written_at
-from exchange.log.segments import Segment, begin_segment, found_segments, hold_folder
+from exchange.log.segments import (
+    Segment,
+    begin_segment,
+    found_segments,
+    hold_folder,
+    read_cursor,
+    write_cursor,
+)
 from schemas.base import now_ms
 from schemas.errors import ConfigError, Unavailable
 from schemas.topics import COMPLETIONS
@@ -44,7 +49,7 @@ class SpoolFull(Unavailable):
         self.reason = reason
 
 
-class Spool:
+class Spool(Closeable):
     """A spool in a folder of its own. Thread-safe; for one process at a time.
 
     Args:
@@ -177,14 +182,6 @@ class Spool:
                     segment.end()
                 os.close(self._held)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # Writing
 
     def _within_cap(self, records: Sequence[LogRecord], frames: Sequence[bytes]) -> list[bool]:
@@ -250,8 +247,17 @@ class Spool:
         """The log has all of the first segment: delete it."""
         self._offset = self._segments[0].size
         self._note_cursor()
-        self._segments.popleft().delete()
-        self._offset = 0
+        first, self._offset = self._segments.popleft(), 0
+        try:
+            first.delete()
+        except OSError as error:  # a disk that has become read-only: a restart would send it again
+            log.error("%s was delivered and cannot be removed: %s", first.path, error)
+
+    def _note_cursor(self) -> None:
+        try:
+            write_cursor(self._folder, self._segments[0].number, self._offset)
+        except OSError as error:  # a full disk: a restart would send these again
+            log.warning("how far the log has the spool could not be noted: %s", error)
 
     def _set_aside(self, segment: Segment, offset: int, data: bytes) -> None:
         """Keep bytes that are no whole record for whoever can make something of them."""
@@ -276,29 +282,14 @@ class Spool:
             offset = 0
         return None
 
-    # Opening, and how far the log has it
+    # Opening
 
     def _take_up_cursor(self) -> tuple[int, int]:
-        """Delete what the log has by the cursor; the cursor's segment, and how far the log has the first that is left.
-
-        A cursor that cannot be read says nothing: the log then gets more again than it must.
-        """
-        try:
-            noted = json.loads((self._folder / "cursor").read_text(encoding="utf-8"))
-            number, offset = int(noted["segment"]), int(noted["offset"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0, 0
+        """Delete what is delivered by the cursor; its segment, and how far the first that is left is delivered."""
+        number, offset = read_cursor(self._folder)
         while self._segments and self._segments[0].number < number:
             self._segments.popleft().delete()
         return number, offset if self._segments and self._segments[0].number == number else 0
-
-    def _note_cursor(self) -> None:
-        written = self._folder / "cursor.new"
-        try:
-            written.write_text(json.dumps({"segment": self._segments[0].number, "offset": self._offset}))
-            written.replace(self._folder / "cursor")
-        except OSError as error:  # a full disk: a restart would send these again
-            log.warning("how far the log has the spool could not be noted: %s", error)
 
     def _cut_tail(self, segment: Segment) -> None:
         """Cut the last segment behind its last whole record."""

@@ -18,9 +18,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from exchange.closeable import Closeable
 from exchange.log.checks import check_records, topic_named
 from exchange.log.memory import advance
 from exchange.log.port import LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition, partition_for
@@ -34,6 +33,8 @@ _BUSY_S = 30.0
 _POLL_S = 0.05
 """How often a reader that waits looks for news. A look costs a tenth of a millisecond of processor time, and every
 server follows the policy journal for ever."""
+_POLL_BYTES = 64 * 2**20
+"""Of values that one poll gives, though always one record: a thousand long contexts would fill the memory."""
 _TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS ends (
@@ -49,7 +50,7 @@ COMMIT;
 _IDENTITY = "CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL)"
 
 
-class SqliteLog:
+class SqliteLog(Closeable):
     """An `EventLog` in a file. Thread-safe; open it anew in each process, never across a fork."""
 
     def __init__(self, path: Path) -> None:
@@ -140,14 +141,6 @@ class SqliteLog:
         with self._lock:
             self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _check(self, partition: TopicPartition) -> None:
         if partition.partition not in self.partitions(partition.topic):
             raise InvalidInput(f"there is no partition {partition}", field="partition")
@@ -168,35 +161,48 @@ class SqliteReader:
             while True:
                 # Read before the records, so that a commit in between is looked at again and not slept over.
                 version = self._data_version()
-                found = self._read(max_records)
+                found, ends = self._read(max_records)
                 if found or time.monotonic() >= deadline:
                     break
                 while self._data_version() == version and (left := deadline - time.monotonic()) > 0:
                     time.sleep(min(_POLL_S, left))
         advance(self._offsets, found)
+        for place, end in ends.items():
+            self._offsets[place] = max(self._offsets[place], end)
         return found
 
     def _data_version(self) -> int:
         """A number that changes when another connection commits."""
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def _read(self, limit: int) -> list[StoredRecord]:
+    def _read(self, limit: int) -> tuple[list[StoredRecord], dict[TopicPartition, int]]:
+        """The next records; and how far the partitions reach of which there are no more, as `drop` may have taken the
+        last ones.
+        """
         found: list[StoredRecord] = []
+        ends: dict[TopicPartition, int] = {}
+        room = _POLL_BYTES
         for place, offset in self._offsets.items():
-            if len(found) >= limit:
+            if len(found) >= limit or room <= 0:
                 break
-            rows = self._connection.execute(
+            end = _end(self._connection, place)  # before the records: whatever comes later lies behind it
+            first = None
+            for at, stamp, key, value, headers in self._connection.execute(
                 'SELECT "offset", timestamp_ms, key, value, headers FROM records'
                 ' WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?',
                 (place.topic, place.partition, offset, limit - len(found)),
-            ).fetchall()
-            if offset > 0 and (not rows or rows[0][0] > offset):
+            ):
+                first = at if first is None else first
+                position = Position(place.topic, place.partition, at)
+                found.append(StoredRecord(position, stamp, key, value, _headers_from_text(headers)))
+                room -= len(value)
+                if room <= 0:
+                    break
+            if offset > 0 and first != offset:
                 self._check_gap(place, offset)
-            found += [
-                StoredRecord(Position(place.topic, place.partition, at), stamp, key, value, _headers_from_text(headers))
-                for at, stamp, key, value, headers in rows
-            ]
-        return found
+            if len(found) < limit and room > 0:
+                ends[place] = end
+        return found, ends
 
     def _check_gap(self, place: TopicPartition, wanted: int) -> None:
         """Raises where no record lies at `wanted` for a reason that its reader must be told."""

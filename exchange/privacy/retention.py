@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Annotated, Self
 
 from pydantic import Field
 
+from exchange.closeable import Closeable
 from exchange.log.claims import ClaimingLog
 from exchange.log.port import EventLog
 from exchange.log.sqlite import SqliteLog
@@ -57,7 +57,7 @@ def expire_log(event_log: EventLog, before: Mapping[str, int]) -> dict[str, int]
     return dropped
 
 
-class Sweeper:
+class Sweeper(Closeable):
     """Calls `sweep` with the cutoffs of now in a thread of its own, at once and then every hour, until closed.
 
     Args:
@@ -93,9 +93,8 @@ class Sweeper:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Sweep no more."""
         self._quit.set()
         self._thread.join()
 

@@ -1,4 +1,5 @@
-"""The newest completions on the log, by id and by time: an index in memory, bounded in number and in bytes.
+"""The newest completions on the log, by id and by time: an index in memory, bounded in number, and in bytes what is
+kept of their content.
 
 Brought up to date by whoever asks, so nothing is read where nobody does. Of every completion it keeps what feedback
 needs to speak of it; of those that their clients asked to store, the event itself, content still sealed. What is older
@@ -7,14 +8,12 @@ than the index reaches is not found. Knows events; opens no seal.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from exchange.log.port import EventLog, LogReader, StoredRecord
 from exchange.reading.newest import Ends, Newest
@@ -29,6 +28,12 @@ _WAIT_S = 0.2
 _TYPE = CompletionRecorded.wire_type()
 
 
+class ChoiceFacts(Record):
+    """Which of its choices; their logprobs would take more memory than all the rest."""
+
+    index: int = Field(ge=0)
+
+
 class CompletionFacts(Record):
     """Whose completion it is and what answered: enough to speak of it, nothing of its content."""
 
@@ -40,7 +45,9 @@ class CompletionFacts(Record):
     api_key_id: Id
     end_user: Id | None
     conversation: Id
-    choices: tuple[dict[str, Any], ...]
+    choices: tuple[ChoiceFacts, ...]
+    started_at: Millis
+    store: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,21 +129,17 @@ class CompletionIndex:
     def _read(self, reader: LogReader, ends: Ends) -> None:
         deadline = time.monotonic() + self._timeout_s
         while any(reader.positions()[place] < end for place, end in ends.items()):
-            records = reader.poll(max_records=_BATCH, timeout_s=_WAIT_S)
-            for record in records:
+            for record in reader.poll(max_records=_BATCH, timeout_s=_WAIT_S):
                 self._note(record)
             if time.monotonic() > deadline:
                 raise Unavailable("the completions on the log could not be read in time", remedy="Try again.")
-            if not records:
-                return  # offsets may have gaps at the end
 
     def _note(self, record: StoredRecord) -> None:
         if header(record.headers, "ce_type") != _TYPE:
             return
         try:
-            body = json.loads(record.value)
-            facts = CompletionFacts.model_validate(body)
-        except (ValueError, ValidationError, RecursionError):
+            facts = CompletionFacts.model_validate_json(record.value)
+        except ValidationError:
             return  # the trainer's dead letters tell of it
         if facts.completion_id in self._facts:
             return  # one that came twice counts where it came first
@@ -146,10 +149,9 @@ class CompletionIndex:
             name, old = self._facts.popitem(last=False)
             if self._latest.get((old.tenant, old.conversation)) == name:
                 del self._latest[(old.tenant, old.conversation)]
-        if body.get("store") is True:
-            started = int(body.get("started_at", facts.at))
+        if facts.store:
             self._stored.append(
-                StoredCompletion(facts.tenant, facts.policy, started, facts.completion_id, record.value)
+                StoredCompletion(facts.tenant, facts.policy, facts.started_at, facts.completion_id, record.value)
             )
             self._bytes += len(record.value)
             while self._bytes > self._stored_bytes or len(self._stored) > self._limit:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from exchange.log.port import EventLog, LogReader, TopicPartition
+from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, TopicPartition
+from schemas.errors import Unavailable
 
 Ends = Mapping[TopicPartition, int]
 ReadThrough = Callable[[LogReader, Ends], None]
@@ -42,7 +43,8 @@ class Newest:
         Where it runs out of time the reader stays where it stands: the next call goes on from there.
 
         Raises:
-            Unavailable: the log cannot be reached; and what `read` raises.
+            Unavailable: the log cannot be reached, or is not what it was: the next call begins anew. And what `read`
+                raises.
         """
         ends = self.ends()
         if self._reader is not None:
@@ -54,7 +56,11 @@ class Newest:
             self._reader = self._log.reader(
                 {place: max(self._log.start_offset(place), end - share) for place, end in ends.items()}
             )
-        read(self._reader, ends)
+        try:
+            read(self._reader, ends)
+        except (RecordsLost, LogReplaced) as error:  # nobody asked for so long that retention went past the reader
+            self.close()
+            raise Unavailable(error.message, remedy="Try again.") from error
 
     def close(self) -> None:
         """Stop reading; the next call begins anew."""

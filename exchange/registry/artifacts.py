@@ -141,10 +141,15 @@ def check_folder(folder: Path, files: Mapping[str, FileDigest]) -> None:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Errors of the operating system and of remote stores, which subclass them, as Unavailable."""
+    """Errors of the operating system and of remote stores as Unavailable."""
     try:
         yield
-    except OSError as error:
+    except AttuneError:
+        raise
+    except Exception as error:
+        # Drivers of remote stores let through errors of the libraries below them; Python's own are faults of ours.
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+            raise
         raise Unavailable(f"{what} cannot be used: {error}") from error
 
 

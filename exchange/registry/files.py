@@ -42,6 +42,7 @@ from exchange.registry.checks import (
     read_adapter_manifest,
     read_snapshot_manifest,
 )
+from exchange.settings import without_password
 from schemas.base import version_name
 from schemas.errors import ConfigError, IntegrityError, NotFound
 from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, canonical_json, files_digest
@@ -274,11 +275,16 @@ def store_at(url: str) -> tuple[Any, str]:
         return LocalFileSystem(auto_mkdir=True), str(Path(path).absolute())
     if "://" not in url:
         raise ConfigError(
-            f"{url!r} is no registry", field="registry", remedy="Write memory:, file:///PATH or s3://BUCKET/PREFIX."
+            f"{without_password(url)!r} is no registry",
+            field="registry",
+            remedy="Write memory:, file:///PATH or s3://BUCKET/PREFIX.",
         )
     try:
         # Without the cache of listings, so that versions of other processes are seen.
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"the registry {url!r} cannot be opened: {error}", field="registry") from error
+        why = without_password(str(error))
+        raise ConfigError(
+            f"the registry {without_password(url)!r} cannot be opened: {why}", field="registry"
+        ) from error
     return filesystem, root

@@ -45,6 +45,8 @@ class AdapterStage:
     """Brings adapters into one engine and takes them out again. `cache` is a folder of this replica alone."""
 
     def __init__(self, engine: Engine, registry: Registry, cache: Path, limits: Limits) -> None:
+        for left in cache.glob(".*"):  # half a copy, of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._engine = engine
         self._registry = registry
         self._cache = cache

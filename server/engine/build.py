@@ -231,7 +231,7 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
         capacity = config.lora_config.max_cpu_loras or settings.max_loras
         registry = app.state.openai_serving_models.lora_requests
         slots = AdapterSlots(client, registry, in_flight, settings.base_names, capacity)
-        harden(app, lambda: [*settings.base_names, *slots.loaded()])
+        harden(app)
         template = args.chat_template
         engine = VllmEngine(
             app,

@@ -72,10 +72,7 @@ class InMemoryEngine:
         self.errored = False
         self.unloadable: set[str] = set()  # names whose load fails, for tests of a failed swap
         self._app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models, methods=["GET"]),
-            ],
+            routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])],
             exception_handlers={404: _unknown_path},
         )
 
@@ -158,11 +155,6 @@ class InMemoryEngine:
     def _require(self, name: str) -> None:
         if name not in self._base_names and name not in self._adapters:
             raise AdapterError(f"Adapter {name} is not loaded")
-
-    async def _models(self, request: Request) -> Response:
-        names = [*self._base_names, *self._adapters]
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "attune"} for name in names]
-        return JSONResponse({"object": "list", "data": cards})
 
     async def _chat(self, request: Request) -> Response:
         try:

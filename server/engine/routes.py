@@ -6,13 +6,10 @@ so routes are kept by an allow-list, and whatever a later vLLM adds is dropped u
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
 
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from vllm.exceptions import VLLMValidationError
 
 ALLOWED_ROUTES = frozenset(
@@ -20,30 +17,18 @@ ALLOWED_ROUTES = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/responses",
-        "/v1/responses/{response_id}",
-        "/v1/responses/{response_id}/cancel",
         "/v1/messages",
         "/v1/messages/count_tokens",
         "/tokenize",
         "/detokenize",
-        "/version",
     }
 )
-"""vLLM's routes that stay: the protocols that generate (all pass the seam), tokenisation, and the version."""
+"""vLLM's routes that stay: the protocols that generate (all pass the seam), and tokenisation."""
 
 
-def harden(app: FastAPI, names: Callable[[], list[str]]) -> None:
-    """Drop every route outside ALLOWED_ROUTES, list models by name only, and refuse beam search.
-
-    `names` gives the model names to list at GET /v1/models; vLLM's own list shows file-system paths.
-    """
+def harden(app: FastAPI) -> None:
+    """Drop every route outside ALLOWED_ROUTES, and refuse beam search."""
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in ALLOWED_ROUTES]
-
-    async def models(request: Request) -> Response:
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "attune"} for name in names()]
-        return JSONResponse({"object": "list", "data": cards})
-
-    app.router.routes.append(Route("/v1/models", models, methods=["GET"]))
     for serving in (app.state.openai_serving_chat, app.state.openai_serving_completion):
         serving.beam_search = _no_beam_search
 

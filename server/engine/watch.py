@@ -1,7 +1,8 @@
 """Ends vLLM's processes with the server that started them, however it went.
 
 vLLM's engine process outlives a `kill -9` of its server and keeps its memory, which on a GPU is all there is: no server
-could start there again. Knows process ids of one machine; knows no vLLM.
+could start there again. The workers watch; where they are processes of their own (tensor parallelism), vLLM's engine
+core, which holds no memory then, ends by itself once it has lost them. Knows process ids of one machine; knows no vLLM.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, StoredRecord, TopicPartition
@@ -29,6 +30,8 @@ READ_S = 0.1
 YIELD_S = 0.002
 RETRY_S = 1.0
 """Pause before the log is tried again after it could not be reached."""
+SILENCE_S = 10.0
+"""How long the log may say nothing while there is more of it, before it counts as away."""
 _BATCH = 2_000
 _ORDER = tuple(ConsentLevel)
 _TABLES = """
@@ -92,16 +95,19 @@ class ConsentBook:
 
         A word that is older than the one that is known changes nothing, so the order in which they come does not
         matter.
+
+        Raises:
+            Unavailable: the disk refuses; nothing was noted.
         """
-        with self._writing, self._written:
-            self._written.execute("BEGIN IMMEDIATE")
-            self._written.executemany(
+        with self._writes() as written:
+            written.execute("BEGIN IMMEDIATE")
+            written.executemany(
                 "INSERT INTO words VALUES (?, ?, ?, ?) ON CONFLICT (end_user) DO UPDATE"
                 " SET at = excluded.at, id = excluded.id, level = excluded.level"
                 " WHERE (excluded.at, excluded.id) > (words.at, words.id)",
                 [(change.end_user, change.at, change.id, change.level.value) for change in changes],
             )
-            self._written.executemany(
+            written.executemany(
                 "INSERT INTO offsets VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 list((offsets or {}).items()),
             )
@@ -130,31 +136,41 @@ class ConsentBook:
     def _catch_up(self) -> None:
         with closing(self._reader()) as reader:
             ends = {place: self._log.end_offset(place) for place in reader.positions()}
+            heard = time.monotonic()
             while any(reader.positions()[place] < end for place, end in ends.items()) and not self._stop.is_set():
-                self._take(reader, reader.poll(max_records=_BATCH, timeout_s=READ_S))
+                if records := reader.poll(max_records=_BATCH, timeout_s=READ_S):
+                    self._take(reader, records)
+                    heard = time.monotonic()
+                elif time.monotonic() > heard + SILENCE_S:  # a broker that went away meanwhile says nothing
+                    raise Unavailable(f"the topic {CONSENTS.name} could not be read to its end")
             self._take(reader, ())
 
     def _follow(self) -> None:
         reader: LogReader | None = None
+        anew = told = False
         while not self._stop.is_set():
+            pause = RETRY_S
             try:
+                if anew:
+                    self._forget_offsets()
+                    anew = False
                 if not self._known:
                     self._catch_up()
                 reader = reader or self._reader()
                 if records := reader.poll(max_records=_BATCH, timeout_s=READ_S):
                     self._take(reader, records)
-                pause = YIELD_S
+                pause, told = YIELD_S, False
             except Unavailable as error:
-                log.warning("consents cannot be read, trying again: %s", error)
-                pause = RETRY_S
+                if not told:
+                    log.warning("changes of consent cannot be followed, trying again: %s", error)
+                told = True
             except (RecordsLost, LogReplaced) as error:
                 # The topic is kept for ever, so this is not how it should be; what it holds now is read anew.
                 log.error("consents may be incomplete: %s", error)
-                if reader is not None:
-                    reader.close()
+                anew = True
+            if pause == RETRY_S and reader is not None:
+                reader.close()  # it may stand behind words that were not kept
                 reader = None
-                self._forget_offsets()
-                pause = RETRY_S
             self._stop.wait(pause)
         if reader is not None:
             reader.close()
@@ -174,12 +190,23 @@ class ConsentBook:
         self._known = True
 
     def _forget_offsets(self) -> None:
-        with self._writing:
-            self._written.execute("DELETE FROM offsets")
+        with self._writes() as written:
+            written.execute("DELETE FROM offsets")
 
     def _offsets(self) -> dict[int, int]:
-        with self._writing:
-            return dict(self._written.execute("SELECT partition, next_offset FROM offsets").fetchall())
+        with self._writes() as written:
+            return dict(written.execute("SELECT partition, next_offset FROM offsets").fetchall())
+
+    @contextmanager
+    def _writes(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, for one thread at a time; its transaction ends with the context."""
+        try:
+            with self._writing, self._written:
+                yield self._written
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"the record of consents cannot be used: {error}", remedy="Look at the disk of server.data_dir."
+            ) from error
 
 
 def _change_in(record: StoredRecord) -> ConsentChanged | None:

@@ -71,6 +71,7 @@ class Recorder:
         self._chat_template_hash = chat_template_hash
         self._source = source
         self._waiting: queue.Queue[EngineRecord | None] = queue.Queue(max_waiting)
+        self._handed_on = 0
         self._thread = threading.Thread(target=self._run, name="attune-recorder", daemon=True)
         self._thread.start()
 
@@ -94,7 +95,8 @@ class Recorder:
     def flush(self, timeout_s: float) -> bool:
         """Wait until the appender has all that was recorded so far; False where that took longer."""
         with self._waiting.all_tasks_done:
-            return self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, timeout_s)
+            until = self._handed_on + self._waiting.unfinished_tasks
+            return self._waiting.all_tasks_done.wait_for(lambda: self._handed_on >= until, timeout_s)
 
     def close(self, timeout_s: float = 10.0) -> bool:
         """Seal and submit what waits, and stop. False where that took longer than `timeout_s`."""
@@ -110,8 +112,10 @@ class Recorder:
         while batch := self._take():
             records = [record for record in batch if record is not None]
             self._record(records)
-            for _ in batch:
-                self._waiting.task_done()
+            with self._waiting.all_tasks_done:
+                self._waiting.unfinished_tasks -= len(batch)
+                self._handed_on += len(batch)
+                self._waiting.all_tasks_done.notify_all()
             if len(records) < len(batch):  # told to stop
                 return
 
@@ -142,6 +146,8 @@ class Recorder:
                 self._dropped(record, "key_store", str(error))
             except AttuneError as error:
                 self._dropped(record, "invalid", str(error))
+            except ValueError as error:  # what a request can hold and JSON cannot say: nested too deeply, say
+                self._dropped(record, "invalid", f"it cannot be written ({type(error).__name__})")
             else:
                 self._follow(record, future)
 

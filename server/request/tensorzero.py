@@ -92,7 +92,7 @@ async def metric_word(deps: RequestPath, raw: Mapping[str, Any], key: ApiKey | N
         raise invalid_body(error) from error
     said = _said(body, deps.thumbs_metrics)
     facts = await _target(deps, body, key)
-    choice = int(facts.choices[0].get("index", 0)) if facts.choices else 0
+    choice = facts.choices[0].index if facts.choices else 0
     claims = HandleClaims(
         tenant=facts.tenant,
         api_key_id=facts.api_key_id,

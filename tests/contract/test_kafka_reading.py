@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
 
 from deploy.brokers.broker import Broker
+from deploy.needs import require
 from exchange.log.kafka import reader as reading
 from exchange.log.kafka.log import KafkaLog
 from exchange.log.port import LogReader, LogReplaced, RecordsLost, StoredRecord, TopicPartition
@@ -109,6 +111,25 @@ def test_a_topic_made_anew_is_noticed(log: KafkaLog, admin: Any, monkeypatch: py
         assert [stored.value for stored in next_records(afresh, 3)] == [b"new"] * 3
         for reader in (near, far, opened_late, afresh):
             reader.close()
+
+
+def test_a_record_that_cannot_be_taken_apart_stops_no_reader(kafka_broker: Broker, log: KafkaLog) -> None:
+    require("kcat")
+    end = append(log, b"before") + 1
+    where = ["-b", kafka_broker.bootstrap, "-t", PLACE.topic, "-p", "0"]
+    for name in (b"no-content", b"\xff\xfe=x", b"\xff\xfe=x"):
+        subprocess.run(["kcat", "-P", *where, "-k", "k", "-H", name], input=b"poison\n", check=True, timeout=60)
+    append(log, b"after")
+    reader = log.reader({PLACE: end - 1})
+    found = next_records(reader, 5)
+    assert [(stored.position.offset - end, stored.value, stored.headers) for stored in found] == [
+        (-1, b"before", ()),
+        (0, b"poison", (("no-content", b""),)),
+        (1, b"", ()),
+        (2, b"", ()),
+        (3, b"after", ()),
+    ]
+    reader.close()
 
 
 def test_lag_tools_see_what_a_reader_noted(log: KafkaLog, admin: Any) -> None:

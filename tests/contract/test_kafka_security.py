@@ -103,10 +103,13 @@ def prepared(kafka_secure: SecureBroker) -> SecureBroker:
     return kafka_secure
 
 
+@pytest.mark.parametrize("producer", ["kafka-python", "confluent"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
-def test_the_right_password_gets_in(prepared: SecureBroker, mechanism: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_right_password_gets_in(
+    prepared: SecureBroker, mechanism: str, producer: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    with opened(prepared, "attune-server", mechanism=mechanism) as log:
+    with opened(prepared, "attune-server", mechanism=mechanism, producer=producer) as log:
         require_configured(log)
         (place,) = log.append([LogRecord(POLICY.name, b"k", mechanism.encode())])
         with closing(log.reader({TopicPartition(POLICY.name, 0): place.offset})) as reader:
@@ -140,6 +143,20 @@ def test_a_broker_of_another_authority_is_refused(prepared: SecureBroker, tmp_pa
         pytest.raises(LogMisconfigured, match=r"kafka\.ca_file"),
     ):
         require_configured(log)
+
+
+@pytest.mark.parametrize("made", ["wrong password", "other authority"])
+def test_the_other_client_is_refused_too_and_says_why(prepared: SecureBroker, made: str, tmp_path: Any) -> None:
+    from deploy.brokers.certificates import make_certificates
+    from exchange.log.kafka.clients import Clients
+    from exchange.log.kafka.confluent_producer import maker
+
+    wrong = "not-the-password"
+    change = {"password": wrong} if made == "wrong password" else {"ca_file": make_certificates(tmp_path, "other").ca}
+    with closing(Clients([prepared.bootstrap], settings(prepared, "attune-server", **change))) as clients:
+        with pytest.raises(Unavailable, match=r"(?i)authentication|certificate") as refused:
+            maker(clients)()
+        assert wrong not in str(refused.value)
 
 
 def test_a_certificate_gets_in_and_none_does_not(prepared: SecureBroker) -> None:

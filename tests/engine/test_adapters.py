@@ -175,15 +175,13 @@ def test_broken_adapter_is_refused_and_the_engine_lives_on(
 
 async def test_openai_sdk_works_unchanged(engine_server: EngineServer) -> None:
     async with AsyncOpenAI(base_url=f"{engine_server.url}/v1", api_key="none") as client:
-        models = [model.id async for model in await client.models.list()]
-        assert models[0] == "support@v0"
         stream = await client.chat.completions.create(
             model="support@v0", messages=[{"role": "user", "content": "Hello"}], max_tokens=8, stream=True
         )
         assert len([chunk async for chunk in stream]) > 1
 
 
-def test_only_allowed_routes_are_left_and_no_path_shows(engine_server: EngineServer, tiny_model: Path) -> None:
+def test_only_allowed_routes_are_left(engine_server: EngineServer) -> None:
     left = sorted({route.path for route in engine_server.engine.app.routes})  # type: ignore[attr-defined]
     assert left == [
         "/detokenize",
@@ -192,15 +190,11 @@ def test_only_allowed_routes_are_left_and_no_path_shows(engine_server: EngineSer
         "/v1/completions",
         "/v1/messages",
         "/v1/messages/count_tokens",
-        "/v1/models",
         "/v1/responses",
-        "/v1/responses/{response_id}",
-        "/v1/responses/{response_id}/cancel",
-        "/version",
     ]
     for path in ("/v1/load_lora_adapter", "/scale_elastic_ep", "/invocations", "/inference/v1/generate", "/pause"):
         assert httpx.post(engine_server.url + path, json={}).status_code == 404
-    assert str(tiny_model) not in httpx.get(f"{engine_server.url}/v1/models").text
+    assert httpx.get(f"{engine_server.url}/v1/models").status_code == 404, "vLLM's own list shows paths"
 
 
 def test_identity_of_the_base_is_computed_from_its_files(engine_server: EngineServer, tiny_model: Path) -> None:

@@ -10,10 +10,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
-from schemas.errors import AttuneError, Unavailable
+from exchange.closeable import Closeable
+from schemas.errors import Unavailable
 from trainer.intake.ingest import Ingest
 
 log = logging.getLogger(__name__)
@@ -21,8 +20,8 @@ _WAIT_S = 0.5
 _TELL_S = 10.0
 
 
-class Feeder:
-    """Pumps until closed. A log that is away is tried again; any other error ends it and shows in `check`."""
+class Feeder(Closeable):
+    """Pumps until closed. A log that is away is tried again; every other error ends it and shows in `check`."""
 
     def __init__(self, ingest: Ingest, retry_s: float = 1.0, report: Callable[[bool], None] | None = None) -> None:
         """`report` is told after each look whether the log could be reached, in the thread that looked."""
@@ -31,7 +30,7 @@ class Feeder:
         self._retry_s = retry_s
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="attune-ingest", daemon=True)
-        self._error: AttuneError | None = None
+        self._error: Exception | None = None
         self._tell_at = 0.0
         self.read = 0
         """Records read so far."""
@@ -63,14 +62,6 @@ class Feeder:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _tell(self) -> None:
         if time.monotonic() < self._tell_at:
             return
@@ -96,7 +87,7 @@ class Feeder:
                 away = True
                 self._report(False)
                 self._quit.wait(self._retry_s)
-            except AttuneError as error:
+            except Exception as error:  # a full disk below the ledger too: nobody may take silence for no news
                 log.error("reading the log has stopped: %s", error)
                 self._error = error
                 return

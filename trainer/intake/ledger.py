@@ -14,8 +14,9 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
+from exchange.closeable import Closeable
 from exchange.log.port import Position, TopicPartition
 from schemas.errors import ConfigError
 from schemas.event import Event
@@ -58,7 +59,7 @@ PRAGMA cache_size = -16384; -- KiB
 """
 
 
-class Ledger:
+class Ledger(Closeable):
     """An open ledger. Thread-safe; one process at a time.
 
     Raises:
@@ -241,12 +242,6 @@ class Ledger:
         with self._lock:
             self._connection.close()
             self._file_lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _offsets(self) -> dict[TopicPartition, int]:
         rows = self._connection.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()

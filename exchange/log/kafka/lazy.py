@@ -11,13 +11,6 @@ from schemas.errors import Unavailable
 T = TypeVar("T")
 
 
-def own(error: Unavailable) -> Unavailable:
-    """The same error again: raised in several threads, one object would gather all their tracebacks."""
-    again = type(error)(error.message, field=error.field, remedy=error.remedy)
-    again.__cause__ = error
-    return again
-
-
 class Lazy(Generic[T]):
     """Makes its value once. A try that fails (Unavailable) is made again by the next caller. Thread-safe."""
 
@@ -35,7 +28,7 @@ class Lazy(Generic[T]):
             if self._value is None:
                 # Who waited while another tried in vain does not try again: ten callers would wait ten times as long.
                 if self._failure is not None and self._failures > failures:
-                    raise own(self._failure)
+                    raise self._failure.again()
                 try:
                     self._value = self._make()
                 except Unavailable as error:

@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import TopicPartition as KafkaPartition
 from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
+from exchange.closeable import Closeable
 from exchange.log.checks import check_records, topic_named
 from exchange.log.kafka.clients import Clients
-from exchange.log.kafka.lazy import Lazy, own
+from exchange.log.kafka.lazy import Lazy
 from exchange.log.kafka.producing import Producer, Producers
 from exchange.log.kafka.reader import KafkaReader
 from exchange.log.kafka.settings import KafkaSettings
@@ -37,7 +37,7 @@ from schemas.errors import InvalidInput, Unavailable
 from schemas.wire import LogRecord
 
 
-class KafkaLog:
+class KafkaLog(Closeable):
     """An `EventLog` on a Kafka cluster. Thread-safe; open it anew in each process, never across a fork."""
 
     def __init__(self, servers: Sequence[str], settings: KafkaSettings | None = None) -> None:
@@ -69,7 +69,7 @@ class KafkaLog:
         stored: list[Position | InvalidInput] = []
         for outcome in self._producers.deliver(records, until):
             if isinstance(outcome, Unavailable):
-                raise own(outcome)
+                raise outcome.again()
             stored.append(outcome)
         positions = [outcome for outcome in stored if isinstance(outcome, Position)]
         if len(positions) < len(records):
@@ -119,14 +119,6 @@ class KafkaLog:
     def close(self) -> None:
         self._producers.close()
         self._clients.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _offsets(self, partitions: Collection[TopicPartition], which: Any) -> dict[TopicPartition, int]:
         if not partitions:

@@ -2,10 +2,14 @@
 
 A topic that was deleted and made anew shows itself in two ways: it ends before the reader's offset, which the broker
 says, or it has another id, which is asked for before records are given on, at most every few seconds.
+
+A record that kafka-python cannot take apart (a header whose name is no UTF-8, which other clients can write) is given
+on as an empty one, so that whoever reads buries it and goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -17,7 +21,10 @@ from kafka import errors as kafka_errors
 
 from exchange.log.kafka.clients import Clients
 from exchange.log.port import LogReplaced, Position, RecordsLost, StoredRecord, TopicPartition
+from schemas.base import now_ms
 from schemas.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 _VERIFY_S = 5.0
 
@@ -109,17 +116,35 @@ class KafkaReader:
                 for at in error.divergent_offsets:
                     self._explain(self._places[at], self._position(at), truncated=True)
                 raise
+            except kafka_errors.CorruptRecordError as error:
+                return [self._unreadable(error)]
         return [
             StoredRecord(
                 Position(record.topic, record.partition, record.offset),
                 record.timestamp,
                 record.key or b"",
                 record.value or b"",
-                tuple(record.headers),
+                tuple((name, content or b"") for name, content in record.headers),  # Kafka has headers without content
             )
             for batch in batches.values()
             for record in batch
         ]
+
+    def _unreadable(self, error: Exception) -> StoredRecord:
+        """An empty record in the place of the one that `error` came of; behind it reading goes on.
+
+        Raises the error again where bytes were altered on their way: another try may get them whole.
+        """
+        stuck = self._consumer._fetcher._next_partition_records
+        if stuck is None:
+            raise error
+        at, offset = stuck.topic_partition, int(stuck.next_fetch_offset)
+        stuck.drain()  # else kafka-python's next poll would go round it for ever
+        if not isinstance(error.__context__, ValueError | IndexError):
+            raise error
+        log.error("the record at offset %d of %s cannot be taken apart and counts as empty: %s", offset, at, error)
+        self._consumer.seek(at, offset + 1)
+        return StoredRecord(Position(at.topic, at.partition, offset), now_ms(), b"", b"", ())
 
     def _explain(self, place: TopicPartition, wanted: int, *, truncated: bool = False) -> None:
         """Raises what it means that `wanted` is out of range, or that the brokers have lost what was read before it."""

@@ -141,8 +141,6 @@ async def test_adapters_follow_the_port(engine: InMemoryEngine, client: httpx.As
         await engine.load_adapter("support@v1", Path("other"))
     with pytest.raises(AdapterError, match="not loaded"):
         await engine.probe("support@v1")
-    names = [card["id"] for card in (await client.get("/v1/models")).json()["data"]]
-    assert names == ["support@v0"]
 
 
 async def test_bad_requests_are_refused(client: httpx.AsyncClient, records: list[EngineRecord]) -> None:

@@ -129,3 +129,18 @@ def test_one_search_at_a_time() -> None:
     leave.set()
     thread.join(10)
     assert done == ["not found"]
+
+
+def test_where_retention_went_past_the_reader_the_next_call_begins_anew(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db")
+    words = AcceptedWords(log)
+    (first, *_) = talk(log, 3, conversation="one")
+    assert words.find(first, search=False).event.id == first
+    talk(log, 3, "unread", conversation="one")
+    for kind in ("attune.feedback.received.v1", "attune.answer.displayed.v1"):
+        assert log.drop("attune.feedback", 2**62, "ce_type", kind) > 0
+    (late,) = talk(log, 1, "late", conversation="one")
+    with pytest.raises(Unavailable, match="deleted"):
+        words.find(late, search=False)
+    assert words.find(late, search=False).event.id == late
+    words.close()

@@ -138,3 +138,10 @@ def test_records_that_the_brokers_lost_again_are_told_of() -> None:
     with pytest.raises(LogReplaced, match="a copy that lacks") as raised:
         reader_of(cluster, 50).poll()
     assert (raised.value.partition, raised.value.wanted) == (PLACES[0], 50)
+
+
+def test_a_header_without_content_is_an_empty_one() -> None:
+    (record,) = records(AT[0], 5)[AT[0]]
+    record.headers = [("ce_type", None), ("ce_id", b"1")]
+    (found,) = reader_of(Cluster(script=[{AT[0]: [record]}]), 5).poll()
+    assert found.headers == (("ce_type", b""), ("ce_id", b"1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,4 +63,19 @@ def test_a_password_in_the_url_is_refused_and_not_shown(scheme: str) -> None:
     with pytest.raises(ConfigError) as refused:
         open_log(f"{scheme}://attune:hunter2@127.0.0.1:9092")
     assert refused.value.field == "log"
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("opened", "url"),
+    [
+        (open_keys, "postgresql://attune:hunter2@db/keys"),
+        (open_registry, "nosuch://attune:hunter2@bucket/prefix"),
+        (open_log, "redis://attune:hunter2@host/0"),
+    ],
+)
+def test_a_password_is_not_shown_where_a_url_is_refused(opened: Callable[[str], object], url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        opened(url)
+    assert "attune:(hidden)@" in str(refused.value)
     assert "hunter2" not in str(refused.value)

@@ -438,3 +438,33 @@ def test_a_log_that_says_which_record_it_refuses_is_given_nothing_twice(tmp_path
         assert values(log) == ["a", "b"]
         assert values(log, DEAD_LETTER.name) == ["poison"]
         assert appender.close()
+
+
+def test_a_flush_waits_for_what_came_before_it_alone(tmp_path: Path) -> None:
+    class Stepped(MemoryLog):
+        """Takes a batch for each permit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.permits = threading.Semaphore(0)
+
+        def append(self, records: Sequence[LogRecord]) -> list[Position]:
+            assert self.permits.acquire(timeout=30)
+            return super().append(records)
+
+    log = Stepped()
+    with Spool(tmp_path) as spool:
+        appender = Appender(log, spool=spool, spool_after_s=NEVER)
+        appender.submit(record("a"))
+        until(lambda: bool(appender._line.sending))
+        flushed: list[bool] = []
+        flush = threading.Thread(target=lambda: flushed.append(appender.flush(60)))
+        flush.start()
+        until(lambda: bool(appender._line.settled._waiters))  # type: ignore[attr-defined]
+        later = appender.submit(record("b"))
+        log.permits.release()
+        flush.join(30)
+        assert flushed == [True]
+        assert not later.done()
+        log.permits.release()
+        assert appender.close()

@@ -77,6 +77,22 @@ def test_records_come_back_in_order_and_are_gone_once_delivered(tmp_path: Path) 
         assert said(drain(spool)) == ["again"]
 
 
+def test_a_disk_that_became_read_only_stops_no_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with Spool(tmp_path, segment_bytes=300) as spool:
+        records = [record(str(n), 200) for n in range(6)]
+        for one in records:
+            spool.append([one])
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", read_only)
+            assert drain(spool) == records
+        assert spool.empty
+    with Spool(tmp_path) as again:
+        assert again.peek(10, 2**20) == [], "the cursor knows that they were delivered"
+
+
 def test_a_restart_goes_on_where_the_log_stood(tmp_path: Path) -> None:
     with Spool(tmp_path, segment_bytes=200) as spool:
         spool.append([record(str(n), 50) for n in range(3)])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log.port import RecordsLost, StoredRecord, TopicPartition
+from exchange.log.port import RecordsLost, StoredRecord, TopicPartition, partition_for
 from exchange.log.sqlite import SqliteLog
 from schemas.errors import ConfigError, Unavailable
 from schemas.topics import COMPLETIONS
@@ -156,6 +156,31 @@ def test_a_reader_is_told_what_retention_took_before_it_was_read(tmp_path: Path)
         log.append(records[3:])
         assert [stored.position.offset for stored in log.reader({place: raised.value.oldest}).poll()] == [3, 4]
         assert [stored.position.offset for stored in at_start.poll()] == [3, 4], "0 stands for what is left"
+
+
+def test_a_reader_comes_to_the_end_where_the_last_records_were_dropped(tmp_path: Path) -> None:
+    place = TopicPartition(COMPLETIONS.name, 0)
+    key = next(b"%d" % n for n in range(1000) if partition_for(b"%d" % n, COMPLETIONS.partitions) == 0)
+    with SqliteLog(tmp_path / "log.db") as log:
+        log.append([LogRecord(place.topic, key, b"kept"), LogRecord(place.topic, key, b"", (("class", b"short"),))])
+        assert log.drop(place.topic, 2**62, "class", "short") == 1
+        with closing(log.reader({place: 0})) as reader:
+            assert [stored.value for stored in reader.poll()] == [b"kept"]
+            assert reader.positions() == {place: log.end_offset(place)}
+            log.append([LogRecord(place.topic, key, b"next")])
+            assert [stored.value for stored in reader.poll()] == [b"next"]
+
+
+def test_one_poll_gives_no_more_bytes_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exchange.log.sqlite._POLL_BYTES", 1000)
+    with SqliteLog(tmp_path / "log.db") as log:
+        log.append([LogRecord(COMPLETIONS.name, b"%d" % n, b"." * 400) for n in range(20)])
+        log.append([LogRecord(COMPLETIONS.name, b"large", b"." * 5000)])
+        with closing(log.reader(PLACES)) as reader:
+            sizes = [len(batch) for batch in iter(reader.poll, [])]
+            assert reader.positions() == {place: log.end_offset(place) for place in PLACES}
+    assert sum(sizes) == 21
+    assert max(sizes) <= 3
 
 
 def test_a_log_keeps_its_name_and_an_older_file_gets_one(tmp_path: Path) -> None:

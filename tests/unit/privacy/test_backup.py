@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from deploy.backup import parts_of, restore_all
+from deploy.backup import backup, parts_of, restore_all
+from deploy.init import write_home
 from exchange.keys.sqlite import SqliteKeys
+from exchange.log.spool import Spool
 from exchange.log.sqlite import SqliteLog
 from exchange.privacy.backups import check_backup, make_backup
 from exchange.privacy.erasures import read_erasures
 from exchange.registry.files import FilesystemRegistry
 from exchange.settings import build_settings
 from schemas.errors import ConfigError, Conflict, IntegrityError, NotFound, Unavailable
+from schemas.wire import encode_event
 from server.settings import ServerSettings
+from tests.golden.samples import SAMPLES
 from tests.unit.privacy.scan import scan
 from tests.unit.privacy.test_bytes import PLANTS, WORDS, Site, open_site
 from tests.unit.server.control.test_app import settings_for
@@ -171,3 +175,13 @@ async def test_keys_do_not_come_back_while_the_log_cannot_say_who_was_erased(
     assert not list(tmp_path.glob("*keys.db*"))
     with SqliteLog(tmp_path / "log.db") as log:
         assert len(read_erasures(log)) == 1
+
+
+def test_what_waits_in_the_spool_is_said_to_be_in_no_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = write_home(tmp_path / "home", model="none", policy="support", log="sqlite:///log.db")
+    backup(tmp_path / "first", home.server)
+    assert "bytes of events" not in capsys.readouterr().out
+    with Spool(tmp_path / "home" / "server-data" / "spool") as spool:
+        assert spool.append([encode_event(SAMPLES["feedback_thumbs"])]) == [None]
+        backup(tmp_path / "second", home.server)
+        assert f"{spool.size_bytes:,} bytes of events wait in the spool" in capsys.readouterr().out

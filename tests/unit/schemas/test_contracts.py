@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from schemas.arrays import Float32Array, Int32Array
 from schemas.base import new_id, parse_version_name, version_name
 from schemas.completion import CompletionChoice, SamplingParameters
-from schemas.errors import InvalidInput, UnknownEvent
+from schemas.errors import HandleRefused, InvalidInput, UnknownEvent
 from schemas.feedback import (
     Comparison,
     CorrectionBody,
@@ -155,3 +155,13 @@ def test_records_that_cannot_be_read_say_why_and_never_what() -> None:
         decode_event(b'{"id": "secret words"}', (("ce_type", b"attune.feedback.received.v1"),))
     assert "secret" not in str(caught.value)
     assert "conversation" in str(caught.value) or "at" in str(caught.value)
+
+
+def test_an_error_again_says_the_same_and_shares_nothing_that_raising_changes() -> None:
+    first = HandleRefused("expired", "this handle has expired")
+    again = first.again()
+    assert (type(again), str(again), again.args) == (HandleRefused, str(first), first.args)
+    assert (again.reason, again.field, again.__cause__) == ("expired", "handle", first)
+    with pytest.raises(HandleRefused):
+        raise again
+    assert first.__traceback__ is None

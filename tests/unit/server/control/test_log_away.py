@@ -156,12 +156,17 @@ async def test_stopping_without_the_log_leaves_all_to_the_next_start(log: FlakyL
         await until(lambda: written(log, COMPLETIONS) == 20)
 
 
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [("recorder", "completions are not recorded any more"), ("appender", "events are not brought to the log any more")],
+)
 async def test_a_server_that_brings_nothing_to_the_log_any_more_asks_for_a_restart(
-    log: FlakyLog, tmp_path: Path
+    log: FlakyLog, tmp_path: Path, part: str, why: str
 ) -> None:
     async with open_server(tmp_path, log=log, **QUICK) as server:
         assert (await server.http.get("/livez")).status_code == 200
-        assert await asyncio.to_thread(server.application.appender.close)
-        await until(lambda: not server.application.appender.alive)
+        ended = getattr(server.application, part)
+        assert await asyncio.to_thread(ended.close)
+        await until(lambda: not ended.alive)
         told = await server.http.get("/livez")
-        assert (told.status_code, told.json()["status"]) == (503, "events are not brought to the log any more")
+        assert (told.status_code, told.json()["status"]) == (503, why)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -26,7 +26,7 @@ from schemas.errors import ConfigError
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile, Scope
 from server.engine.memory import InMemoryEngine
-from server.main import bound_socket, serve
+from server.main import _serve, bound_socket, serve
 from server.settings import ServerSettings
 from tests.unit.server.control.world import Operator, publish, until
 
@@ -173,3 +173,17 @@ async def test_small_answers_are_not_held_back() -> None:
             assert await asyncio.wait_for(delays.get(), 5) != 0
             writer.close()
             await writer.wait_closed()
+
+
+async def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outside = {"port": 0, "log": "memory:", "registry": "memory:", "keys": "memory:"}
+    inside = {"data_dir": tmp_path / "file" / "data", "api_keys": tmp_path / "api-keys.json"}
+    settings = ServerSettings.model_validate({"engine": {"model": "none"}, "server": {**outside, **inside}})
+
+    def no_engine(_: object) -> NoReturn:
+        pytest.fail("nothing is started that cannot serve")
+
+    with pytest.raises(ConfigError, match="cannot be made") as refused:
+        await _serve(settings, no_engine)
+    assert refused.value.field == "server.data_dir"

@@ -250,3 +250,12 @@ async def test_no_request_fails_while_versions_come_and_go(
             stop.set()
         assert all(user.done() and user.exception() is None for user in users)
         assert answered == {"support@v0", "support@v1", "support@v2", "support@v3"}
+
+
+async def test_half_a_copy_of_a_killed_process_is_removed(log: EventLog, registry: Registry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for name in (".staging-1", ".discarded-2", "a" * 64):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "adapter_model.safetensors").write_bytes(b"large")
+    async with replica(log, registry, cache):
+        assert [path.name for path in cache.iterdir()] == ["a" * 64]

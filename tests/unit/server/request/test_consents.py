@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.log.memory import MemoryLog
+from exchange.log.memory import MemoryLog, MemoryReader
 from exchange.log.port import TopicPartition
 from schemas.completion import Consent, ConsentLevel
 from schemas.errors import Unavailable
@@ -115,3 +115,40 @@ async def test_another_log_is_read_from_its_start_and_words_known_before_hold(lo
     await second.start()
     assert (second.said_by("u1"), second.said_by("u2")) == (TRAIN, NONE)
     await second.close()
+
+
+async def test_a_full_disk_neither_ends_a_replica_nor_loses_a_word(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.request.consents.RETRY_S", 0.01)
+    make, people = Maker(), [f"u{n}" for n in range(2_000)]
+    book = ConsentBook(log, tmp_path / "consents.db")
+    await book.start()
+    pages = book._written.execute("PRAGMA page_count").fetchone()[0]
+    book._written.execute(f"PRAGMA max_page_count = {pages}")
+    log.append([encode_event(make.consent(name, NONE)) for name in people])
+    with pytest.raises(Unavailable, match="disk is full"):
+        book.note([make.consent(f"v{n}", NONE) for n in range(2_000)])
+    again = ConsentBook(log, tmp_path / "consents.db")
+    again._written.execute(f"PRAGMA max_page_count = {pages}")
+    await again.start()
+    await again.close()
+    assert book.alive
+    book._written.execute("PRAGMA max_page_count = 1000000")
+    await until(lambda: {book.said_by(name) for name in people} == {NONE})
+    await book.close()
+
+
+async def test_a_log_that_falls_silent_while_it_is_read_keeps_no_server_from_starting(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.request.consents.RETRY_S", 0.01)
+    log.append([encode_event(Maker().consent("ann", NONE))])
+    book = ConsentBook(log, tmp_path / "consents.db", TRAIN)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.request.consents.SILENCE_S", 0.0)
+        patch.setattr(MemoryReader, "poll", lambda *_, **__: [])
+        await book.start()
+        assert book.said_by("ann") is TRAIN
+    await until(lambda: book.said_by("ann") is NONE)
+    await book.close()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from exchange.keys.memory import MemoryKeys
-from exchange.keys.port import SubjectKey
+from exchange.keys.port import KeyStore, SubjectKey
 from exchange.log.appender import Appender
 from exchange.log.memory import MemoryLog
 from exchange.log.port import TopicPartition
@@ -30,12 +31,15 @@ class SlowKeys(MemoryKeys):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[list[str]] = []
-        self.first, self.go = threading.Event(), threading.Event()
+        self.first, self.go, self.more = threading.Event(), threading.Event(), threading.Event()
+        self.stop_after: int | None = None
 
     def keys_for(self, subjects: Sequence[str]) -> list[SubjectKey]:
         self.asked.append(list(subjects))
         self.first.set()
         assert self.go.wait(10)
+        if self.stop_after is not None and len(self.asked) > self.stop_after:
+            assert self.more.wait(30)
         return super().keys_for(subjects)
 
 
@@ -56,16 +60,26 @@ def record(completion_id: str, user: str) -> EngineRecord:
     )
 
 
-def test_a_burst_asks_for_its_keys_once() -> None:
-    keys, log = SlowKeys(), MemoryLog()
-    appender = Appender(log)
-    recorder = Recorder(
+def recorder_of(keys: KeyStore, appender: Appender, metrics: ServerMetrics | None = None) -> Recorder:
+    return Recorder(
         keys=keys,
         appender=appender,
-        metrics=ServerMetrics(CollectorRegistry()),
+        metrics=metrics or ServerMetrics(CollectorRegistry()),
         base_fingerprint="0" * 64,
         chat_template_hash="1" * 64,
     )
+
+
+def events_on(log: MemoryLog) -> list[CompletionRecorded]:
+    places = {TopicPartition("attune.completions", n): 0 for n in range(TOPICS["attune.completions"].partitions)}
+    events = [decode_event(stored.value, stored.headers) for stored in log.reader(places).poll()]
+    return [event for event in events if isinstance(event, CompletionRecorded)]
+
+
+def test_a_burst_asks_for_its_keys_once() -> None:
+    keys, log = SlowKeys(), MemoryLog()
+    appender = Appender(log)
+    recorder = recorder_of(keys, appender)
     recorder(record("cmpl_0", "user_0"))
     assert keys.first.wait(10)
     for number in (1, 2, 3):
@@ -75,13 +89,62 @@ def test_a_burst_asks_for_its_keys_once() -> None:
     assert appender.close()
 
     assert keys.asked == [["user_0"], ["user_1", "user_2", "user_3"]]
-    places = {TopicPartition("attune.completions", n): 0 for n in range(TOPICS["attune.completions"].partitions)}
-    events = [decode_event(stored.value, stored.headers) for stored in log.reader(places).poll()]
+    events = events_on(log)
     assert len(events) == 4
     for event in events:
-        assert isinstance(event, CompletionRecorded)
         assert event.content is not None
         key = keys.lookup(event.content.key_id)
         assert key is not None
         number = event.completion_id.removeprefix("cmpl_")
         assert f"for user_{number}".encode() in unseal(event.content, key=key.secret, event_id=event.id)
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def test_what_cannot_be_written_is_dropped_and_counted_and_those_behind_it_are_recorded() -> None:
+    log, metrics = MemoryLog(), ServerMetrics(CollectorRegistry())
+    appender = Appender(log)
+    recorder = recorder_of(MemoryKeys(), appender, metrics)
+    depths = range(240, 270)  # somewhere here JSON can be read by the library that cannot write it
+    for depth in depths:
+        deep = record(f"cmpl_{depth}", "mallory")
+        messages = ({"role": "user", "content": nested(depth)},)
+        recorder(dataclasses.replace(deep, context=dataclasses.replace(deep.context, messages=messages)))
+    recorder(record("cmpl_plain", "alice"))
+    assert recorder.flush(10)
+    assert recorder.alive
+    assert recorder.close()
+    assert appender.close()
+    written = {event.completion_id for event in events_on(log)}
+    assert "cmpl_plain" in written
+    dropped = metrics._registry.get_sample_value(
+        "attune_events_dropped_total", {"topic": "attune.completions", "reason": "invalid"}
+    )
+    assert dropped == len(depths) + 1 - len(written) > 0
+
+
+def test_a_flush_waits_for_what_came_before_it_alone() -> None:
+    keys = SlowKeys()
+    appender = Appender(MemoryLog())
+    recorder = recorder_of(keys, appender)
+    recorder(record("cmpl_0", "ann"))
+    assert keys.first.wait(10)
+    flushed: list[bool] = []
+    flush = threading.Thread(target=lambda: flushed.append(recorder.flush(60)))
+    flush.start()
+    while not recorder._waiting.all_tasks_done._waiters:  # type: ignore[attr-defined]
+        threading.Event().wait(0.001)
+    recorder(record("cmpl_1", "ann"))
+    keys.stop_after = 1
+    keys.go.set()
+    flush.join(30)
+    assert flushed == [True]
+    assert recorder._waiting.unfinished_tasks == 1
+    keys.more.set()
+    assert recorder.close()
+    assert appender.close()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from exchange.log.memory import MemoryLog, MemoryReader
+from exchange.log.port import TopicPartition
 from exchange.reading.completions import CompletionIndex
+from schemas.errors import NotFound
 from schemas.wire import encode_event
 from server.auth import Scope
 from tests.factories import Maker
@@ -161,3 +167,29 @@ async def test_a_late_reader_passes_over_what_is_no_completion(world: World) -> 
     world.log.append([type(record)(record.topic, record.key, b"{", record.headers), record])
     world.log.append([record])
     assert len(CompletionIndex(world.log).stored("acme")) == 1
+
+
+async def test_what_breaks_the_contract_hides_no_other_and_logprobs_are_not_kept(world: World) -> None:
+    record = encode_event(Maker(tenant="acme").completion(id="cmpl-good", store=True))
+    bad = [{"started_at": "soon"}, {"started_at": float("inf")}, {"choices": [{"index": "first"}]}, {"store": {}}]
+    body = json.loads(record.value) | {"completion_id": "cmpl-bad"}
+    world.log.append([replace(record, value=json.dumps(body | change).encode()) for change in bad])
+    world.log.append([record])
+    index = CompletionIndex(world.log)
+    assert [one.completion_id for one in index.stored("acme")] == ["cmpl-good"]
+    assert [choice.model_dump() for choice in index.find("cmpl-good").choices] == [{"index": 0}]
+    with pytest.raises(NotFound):
+        index.find("cmpl-bad")
+
+
+def test_a_log_that_takes_its_time_hides_nothing() -> None:
+    class Slow(MemoryLog):
+        def reader(self, offsets: Mapping[TopicPartition, int]) -> MemoryReader:
+            reader, silent = super().reader(offsets), iter([True, True])
+            poll = reader.poll
+            reader.poll = lambda **how: [] if next(silent, False) else poll(**how)  # type: ignore[method-assign]
+            return reader
+
+    log, make = Slow(), Maker(tenant="acme")
+    log.append([encode_event(make.completion(number, store=True)) for number in range(3)])
+    assert len(CompletionIndex(log).stored("acme")) == 3

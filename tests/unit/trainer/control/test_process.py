@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -101,11 +102,12 @@ def test_a_log_that_is_away_is_tried_again() -> None:
         feeder.check()
 
 
-def test_any_other_error_ends_the_feeder_and_shows() -> None:
-    with Feeder(Scripted(IntegrityError("another log"))) as feeder:  # type: ignore[arg-type]
+@pytest.mark.parametrize("error", [IntegrityError("another log"), sqlite3.OperationalError("disk is full")])
+def test_any_other_error_ends_the_feeder_and_shows(error: Exception) -> None:
+    with Feeder(Scripted(error)) as feeder:  # type: ignore[arg-type]
         feeder.start()
         until(lambda: not feeder._thread.is_alive())
-        with pytest.raises(IntegrityError, match="another log"):
+        with pytest.raises(type(error), match=str(error)):
             feeder.check()
 
 

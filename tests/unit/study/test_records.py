@@ -1,0 +1,68 @@
+"""What was run is found again, also after a crash in the midst of a line; and what the tables make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.bench.study import tables
+from tests.bench.study.plan import BATCHES, jobs
+from tests.bench.study.records import Records
+
+
+def _record(arm: str, seed: int, *points: tuple[float, float]) -> dict[str, Any]:
+    made = [
+        {
+            "kl": kl,
+            "gold": gold,
+            "groups": {"careful": gold, "hurried": -gold},
+            "proxy": 10 * gold,
+            "words": 20.0,
+            "leaks": 0.1,
+        }
+        for kl, gold in points
+    ]
+    return {"arm": arm, "setting": "s", "seed": seed, "words": 300, "points": made, "world": {}}
+
+
+def test_a_torn_line_is_run_again_and_whole_ones_are_not(tmp_path: Path) -> None:
+    first, second = jobs("test")[:2]
+    Records(tmp_path).add(first, {"gold": 0.123456789})
+    with (tmp_path / "runs.jsonl").open("a") as file:
+        file.write('{"job": "torn", "gold"')
+    records = Records(tmp_path)
+    records.add(second, {})
+    assert records.has(first)
+    assert records.has(second)
+    assert not records.has(jobs("test")[2])
+    assert [one["gold"] for one in records.all() if one["job"] == first.name] == [0.12346]
+
+
+def test_every_run_has_a_name_of_its_own_and_test_seeds_are_not_tuned_on() -> None:
+    names = [job.name for batch in BATCHES for job in jobs(batch)]
+    assert len(names) == len(set(names))
+    tuned = {job.world.seed for job in jobs("tune")}
+    assert not tuned & {job.world.seed for batch in ("test", "controls", "volume") for job in jobs(batch)}
+    for arm in ("ppo", "dpo", "kto", "sft"):
+        assert len({job.setting for job in jobs("tune") if job.arm == arm}) <= 6
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    records = [
+        _record("none", 1, (0.0, 0.4)),
+        _record("none", 2, (0.0, 0.2)),
+        _record("ppo", 1, (0.0, 0.4), (0.5, 0.5)),
+        _record("ppo", 2, (0.0, 0.2), (0.5, 0.3)),
+    ]
+    assert "| ppo less none | +0.100 (+0.100 to +0.100) | +0.020" in tables.differences(records, theirs=("none",))
+    assert "| ppo | hurried -0.100 (-0.100 to -0.100) | +1.00 | 0.000 | 20.0 | 0.100 |" in tables.side_effects(records)
+    assert "| ppo | +0.100 (+0.100 to +0.100) | 0.50 |" in tables.main_table(records)
+    tables.plot(records, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_processes_do_not_work_on_one_world(tmp_path: Path) -> None:
+    with Records(tmp_path).holding("world") as first, Records(tmp_path).holding("world") as second:
+        assert (first, second) == (True, False)
+    with Records(tmp_path).holding("world") as again:
+        assert again
