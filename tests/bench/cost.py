@@ -38,7 +38,7 @@ from schemas.event import Event
 from schemas.wire import encode_event
 from tests.bench.replay import peak_mib
 from tests.factories import Maker
-from tests.tiny_models import VOCAB_SIZE, make_tiny_model
+from tests.tiny_models import make_tiny_model
 from tests.unit.trainer.control.world import World
 from trainer.intake.ingest import Ingest
 from trainer.intake.ledger import Ledger
@@ -195,10 +195,10 @@ def made_up(make: Maker, size: int, model: Path) -> Iterator[Event]:
     fingerprints = {"base_fingerprint": base_fingerprint(model), "chat_template_hash": chat_template_hash(model)}
 
     def ids(count: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(6, VOCAB_SIZE) for _ in range(count))
+        return tuple(rng.randrange(6, 260) for _ in range(count))
 
     def completion(at: int, user: str, prompt: tuple[int, ...]) -> CompletionRecorded:
-        chances = tuple(-math.log(VOCAB_SIZE) for _ in range(ANSWER))
+        chances = (-6.0,) * ANSWER  # about what a random model gives a token
         choice = CompletionChoice(index=0, token_count=ANSWER, logprobs=chances, finish_reason="stop", seen=True)
         return make.completion(
             at, user=user, answers=[ids(ANSWER)], prompt=prompt, version=0, choices=(choice,), **fingerprints
