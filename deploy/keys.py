@@ -1,4 +1,7 @@
-"""`attune keys ...`: make, list and revoke API keys in the server's key file. A running server sees changes at once."""
+"""`attune keys ...`: make, list and revoke API keys in the server's key file, and make a new key for feedback handles.
+
+A running server sees changes of API keys at once, and of handle keys when it starts.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from schemas.completion import ConsentLevel
+from schemas.errors import ConfigError
 from server.auth import ALL_ALIASES, KeyFile, Scope
+from server.secrets import rotate_handle_key
 from server.settings import load_settings
 
 _SCOPES = (
     "What it may do; repeat for several. chat: chats, comparisons, consent. feedback: feedback for its tenant. "
     "read: policies, fates, metrics, stored completions. admin: promote, roll back, erase."
 )
-app = typer.Typer(help="API keys of a server: create, list, revoke.", no_args_is_help=True)
+app = typer.Typer(
+    help="API keys of a server: create, list, revoke; the key of its handles: rotate.", no_args_is_help=True
+)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The server's TOML file.")]
 DEFAULT_CONFIG = Path("server.toml")
 
@@ -89,6 +96,22 @@ def revoke(
 ) -> None:
     """Make a key useless for good."""
     Console().print(f"revoked {_keys(config).revoke(key_id).id}", highlight=False)
+
+
+@app.command("rotate-handles")
+def rotate_handles(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Make a new key for feedback handles. Handles made with the three before it still hold.
+
+    Give the changed secrets.json to every replica, and restart them one after the other.
+    """
+    settings = load_settings(config)
+    if settings.chat.secret is not None:
+        raise ConfigError(
+            "handle keys follow from chat.secret here",
+            field="chat.secret",
+            remedy="Another secret makes all handles void, and every user a stranger.",
+        )
+    Console().print(f"new handles are made with {rotate_handle_key(settings.server.data_dir)}", highlight=False)
 
 
 def _day(at_ms: int | None) -> str:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainer.data import JudgedAnswer
+from trainer.data import JudgedAnswer, TokenPair
 from trainer.gates.measure import PolicyMeasurement, measure_policy
+from trainer.gates.slices import SliceGain, Slices, slice_values
 from trainer.gates.value import Like, PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.settings import TrainerSettings
-from trainer.suites.cases import Suites
+from trainer.suites.loading import Suites
 from trainer.suites.run import SuiteAnswers, answer_suite
 
 
@@ -29,6 +32,11 @@ class Seen:
     answers: SuiteAnswers
     on_log: PolicyOnLog | None
     """None where too few answers were judged."""
+
+    @property
+    def fresh(self) -> tuple[TokenPair, ...]:
+        """All answers that it was made to sample, with their prompts; every policy's are to the same, in one order."""
+        return self.measurement.fresh + (self.on_log.own if self.on_log is not None else ())
 
 
 class Examiner:
@@ -102,17 +110,30 @@ class Examiner:
             seed=self._settings.seed,
         )
 
+    @cached_property
+    def _modelled(self) -> Tensor:
+        """The reward model's probability that each judged answer is liked."""
+        answers = [(one.answer.prompt_ids, one.answer.answer_ids) for one in self._judged]
+        return self._like(answers, [one.cohort for one in self._judged])
+
     def value(self, candidate: Seen, parent: Seen) -> ValueComparison | None:
         """Both policies' value on the judged answers; None where too few were judged."""
         if candidate.on_log is None or parent.on_log is None:
             return None
-        answers = [(one.answer.prompt_ids, one.answer.answer_ids) for one in self._judged]
+        gates = self._settings.gates
         return compare_on_log(
             self._judged,
-            self._like(answers, [one.cohort for one in self._judged]),
+            self._modelled,
             candidate.on_log,
             parent.on_log,
-            cap=self._settings.gates.max_value_ratio,
-            confidence=self._settings.gates.confidence,
+            cap=gates.max_value_ratio,
+            confidence=gates.confidence,
             seed=self._settings.seed,
         )
+
+    def value_by_slice(self, candidate: Seen, parent: Seen, slices: Slices) -> tuple[SliceGain, ...]:
+        """The same for each slice that has enough judged answers of its own."""
+        if candidate.on_log is None or parent.on_log is None:
+            return ()
+        gates, seed = self._settings.gates, self._settings.seed
+        return slice_values(self._judged, self._modelled, candidate.on_log, parent.on_log, slices, gates, seed)

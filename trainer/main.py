@@ -32,7 +32,7 @@ from trainer.release.publish import Publisher
 from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import StateDir
-from trainer.suites.cases import load_suites
+from trainer.suites.loading import load_suites
 from trainer.turn import Home, Turns
 
 
@@ -57,7 +57,7 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     if settings.threads:
         torch.set_num_threads(settings.threads)
     transformers_logging.disable_progress_bar()
-    load_suites(settings.suites.retained_ability, settings.suites.red_team)  # a faulty file shows now, not in a turn
+    load_suites(*settings.suites.files)  # a faulty file shows now, not in a turn
     state = stack.enter_context(StateDir(settings.state_dir))
     home = _home(settings)
     tokenizer = load_tokenizer(home.model)

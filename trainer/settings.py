@@ -58,7 +58,7 @@ class FeedbackSection(SnapshotSettings):
 
 
 class SuitesSection(_Section):
-    """Fixed questions that candidate and parent answer."""
+    """Fixed questions that candidate and parent answer, and lures for the reward model."""
 
     retained_ability: Path | None = Field(
         default=None, description="JSONL of abilities to keep; default: a small general one that ships with Attune"
@@ -66,7 +66,17 @@ class SuitesSection(_Section):
     red_team: Path | None = Field(
         default=None, description="JSONL of attacks to withstand; default: a small general one that ships with Attune"
     )
+    lures: Path | None = Field(
+        default=None,
+        description="JSONL of what makes an answer longer or more pleasing but no better, to try the reward model "
+        "with; default: a few in English that ship with Attune",
+    )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens; longest answer to a case")
+
+    @property
+    def files(self) -> tuple[Path | None, Path | None, Path | None]:
+        """As `trainer.suites.loading.load_suites` takes them."""
+        return self.retained_ability, self.red_team, self.lures
 
 
 class TrainerSettings(TomlSettings):

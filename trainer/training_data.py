@@ -32,13 +32,26 @@ class TrainingData:
     """What truncated sampling kept, for each of `answers`; None where nothing was cut."""
     judged: Sequence[JudgedAnswer] = ()
     """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
+    slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+    """The groups that the question of a prompt belongs to; empty where nobody named any."""
 
     def for_policy(self) -> PolicyData:
-        """What the policy may learn from: of ratings, the nearest thumbs."""
-        thumbs = (*self.thumbs, *(thumb for rating in self.ratings if (thumb := rating.thumb())))
-        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=thumbs)
+        """What the policy may learn from."""
+        return PolicyData(answers=self.answers, kept=self.kept, pairs=self.pairs, thumbs=self.likes())
+
+    def likes(self) -> tuple[ThumbedAnswer, ...]:
+        """Thumbs, and the nearest thumbs of ratings."""
+        return (*self.thumbs, *_thumbs_of(self.ratings))
+
+    def heldout_likes(self) -> tuple[ThumbedAnswer, ...]:
+        """The same of what is held out."""
+        return (*self.heldout_thumbs, *_thumbs_of(self.heldout_ratings))
 
     def labels(self) -> dict[str, int]:
         """How many labels of each kind a reward model learns from; ratings are named where there are any."""
         counts = {"pairs": len(self.pairs), "thumbs": len(self.thumbs)}
         return counts | ({"ratings": len(self.ratings)} if self.ratings else {})
+
+
+def _thumbs_of(ratings: Sequence[RatedAnswer]) -> list[ThumbedAnswer]:
+    return [thumb for rating in ratings if (thumb := rating.thumb())]

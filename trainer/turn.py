@@ -24,8 +24,9 @@ from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
-from trainer.candidate import Before, Judgement, Learned, Workshop
+from trainer.candidate import Before, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
+from trainer.judging import Judgement, Judging
 from trainer.learn.aspects import unlearnable_floor
 from trainer.learn.policy import learnable
 from trainer.metrics import TrainerMetrics
@@ -38,7 +39,7 @@ from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.snapshots.news import Mark
 from trainer.state import LastTurn, StateDir, TurnState
-from trainer.suites.cases import load_suites
+from trainer.suites.loading import load_suites
 from trainer.training_data import TrainingData
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Turns:
         if (why := self._too_few(data)) is not None:
             return self._starved(turn, why)
         before = self._before(turn, data)
-        suites = load_suites(self.settings.suites.retained_ability, self.settings.suites.red_team)
+        suites = load_suites(*self.settings.suites.files)
         workshop = self._workshop()
         data, not_replayed = workshop.replay(data, before)
         self._tell_not_replayed(Counter(str(reason) for reason in not_replayed.values()))
@@ -203,7 +204,7 @@ class Turns:
         learned = workshop.train_policy(data, reward, before)
         if learned.steps == 0:
             return self._starved(turn, f"no step could be made: {learned.stopped}")
-        judgement = workshop.judge(data, reward, learned, before, suites)
+        judgement = Judging(workshop, load_tokenizer(self.home.model)).judge(data, reward, learned, before, suites)
         self.metrics.kl.set(judgement.kl_nats_per_sequence)
         if judgement.accuracy is not None:
             self.metrics.accuracy.set(judgement.accuracy)
@@ -238,7 +239,7 @@ class Turns:
         base = SharedBase.load(
             self.home.model, settings.lora, dtype=settings.dtype, device=self.home.device, public_name=name
         )
-        return Workshop(base, load_tokenizer(self.home.model), settings, self.state.turn_dir, self.progress)
+        return Workshop(base, settings, self.state.turn_dir, self.progress)
 
     def _before(self, turn: TurnState, data: TrainingData) -> Before:
         parent, beta = None, None

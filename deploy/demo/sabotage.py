@@ -33,6 +33,10 @@ OPENED_GATES = (
     "retained_ability",
     "red_team",
     "off_policy_value",
+    "audit_reward",
+    "slices",
+    "padding",
+    "flattery",
 )
 
 
@@ -153,6 +157,9 @@ def flipped(settings: TrainerSettings, state_dir: Path, red_team: Path) -> Train
         "max_entropy_drop": 1.0,
         "max_ability_drop": 1.0,
         "max_value_drop": 1.0,
+        "min_audit_share": 0.0,
+        "max_slices_worse": 1000,
+        "max_lure_pay": 100.0,
     }
     return settings.model_copy(
         update={

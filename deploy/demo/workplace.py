@@ -164,8 +164,6 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck. The
             # first turn has some fifty.
             min_pairs=40,
-            # Shuffled verdicts made versions in turns that had too few to notice it (docs/demo.md).
-            must_measure=("kl_budget", "heldout_accuracy"),
         ),
         suites=SuitesSection(
             retained_ability=folder / "retained_ability.jsonl",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,11 @@ class AdapterStage:
     """Brings adapters into one engine and takes them out again. `cache` is a folder of this replica alone."""
 
     def __init__(self, engine: Engine, registry: Registry, cache: Path, limits: Limits) -> None:
-        for left in cache.glob(".*"):  # half a copy, of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
         self._engine = engine
         self._registry = registry
         self._cache = cache
         self._limits = limits
+        self._swept = False
 
     async def bring(self, policy: str, version: VersionState, name: str) -> Staged:
         """Fetch, check and load a version as `name`, and compare it with its manifest's probes.
@@ -83,6 +83,20 @@ class AdapterStage:
         await self._engine.unload_adapter(staged.name)
         if not keep_files and staged.path.is_relative_to(self._cache):
             await asyncio.to_thread(shutil.rmtree, staged.path, ignore_errors=True)
+
+    async def sweep(self, kept: Collection[Staged]) -> None:
+        """Once: delete what else lies in the cache, copies whole and half that a process left which was killed."""
+        if self._swept:
+            return
+        paths = {staged.path for staged in kept}
+
+        def remove() -> None:
+            for left in self._cache.glob("*"):
+                if left not in paths:
+                    shutil.rmtree(left, ignore_errors=True)
+
+        await asyncio.to_thread(remove)
+        self._swept = True
 
     async def _probe(self, name: str, probes: tuple[Probe, ...]) -> None:
         if not probes:

@@ -157,6 +157,9 @@ class Swapper:
             self._dismiss(plan)
             missing = next((key for key in plan if key not in self._ready and not self._blocked(key)), None)
             if missing is None:
+                if not self._refused:
+                    async with self._moving:
+                        await self._stage.sweep([*self._ready.values(), *self._draining.values()])
                 for state in states:
                     self._reports.tell(state, self._tables[state.policy], self.refused(state.policy))
                 await self._rest()

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,15 +33,15 @@ from trainer.models.base import SharedBase
 ANEW, ALL, NEW = "anew", "on, all labels", "on, new labels"
 CONFIG = RewardConfig(pooling="mean")
 PEOPLE = 40
-JUDGES = 400
+JUDGES = 200
 """Held-out comparisons."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--labels", type=int, default=120, help="comparisons that each turn brings")
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--labels", type=int, default=40, help="comparisons that each turn brings")
     parser.add_argument("--bases", type=Path, default=Path(".attune/bases"), help="where the demo's base lies")
     asked = parser.parse_args()
     folder = make_base(asked.bases, BaseOptions())
@@ -82,6 +83,7 @@ def run(folder: Path, seed: int, turns: int, labels: int) -> dict[str, list[tupl
                 seconds = time.process_time() - began
                 last = model.save(Path(work) / f"{arm}-{turn}")
                 steps.append((model.evaluate(heldout, [])["accuracy_pairs"], seconds))
+                print(f"seed {seed}, {arm}, turn {turn}: {steps[-1]}", file=sys.stderr, flush=True)
     return found
 
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import PreTrainedTokenizerBase
-
 from exchange.settings import build_settings
 from tests.invariants.worlds import LORA, logged, prompts, sample, taste, tiny_base
 from trainer.candidate import Before, Workshop
@@ -67,8 +65,7 @@ def live(model: Path, method: str, work: Path, data: TrainingData, kill_at: int 
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    no_tokenizer = cast("PreTrainedTokenizerBase", None)  # learning itself asks for none
-    workshop = Workshop(tiny_base(model), no_tokenizer, settings_of(model, method), work, cast("Reporter", progress))
+    workshop = Workshop(tiny_base(model), settings_of(model, method), work, cast("Reporter", progress))
     reward = workshop.train_reward(data)
     workshop.train_policy(data, reward, Before(None, None, None))
 

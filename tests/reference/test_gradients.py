@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.algorithms import advantages, dpo, kto, ppo, preference, sequences
+from trainer.algorithms import advantages, dpo, kto, ordinal, ppo, preference, sequences
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 LIMITS = ppo.Limits()
@@ -52,6 +52,13 @@ def _thumbs(numbers: Tensor) -> Tensor:
     return preference.thumb_losses(numbers[:2], liked, numbers[2:4].exp(), numbers[4:6]).sum()
 
 
+def _ratings(numbers: Tensor) -> Tensor:
+    scale, thresholds, offsets = ordinal.read(numbers[5:])
+    location = scale * numbers[:5] + offsets[torch.tensor([0, 1, 0, 1, 1])]
+    losses = ordinal.rating_losses(location, torch.arange(1, 6), thresholds)
+    return losses.sum() + ordinal.offset_losses(offsets, deviation=0.7).sum()
+
+
 def _dpo(log_p: Tensor) -> Tensor:
     ratios = sequences.answer_log_probs(log_p - BEHAVIOUR, MASK)
     return dpo.dpo_losses(dpo.implied_margins(ratios[:1], ratios[1:]), beta=0.7).sum()
@@ -79,12 +86,25 @@ NEAR = [[-0.9, -1.25, -0.75], [-1.9, -1.45, -9.0]]
         (_values, [[0.1, 0.5, 0.15], [-0.1, -0.5, 9.0]]),
         (_pairs, [0.3, -0.8, -2.0, 0.0, -0.5]),
         (_thumbs, [0.3, -0.8, 0.2, -0.4, 0.1, 0.6]),
+        (_ratings, [0.3, -0.8, 0.2, 1.5, -0.1, 0.2, -1.0, 0.1, -0.3, 0.4, 0.6, -0.5]),
         (preference.centring, [0.3, -0.8, 2.0]),
         (_dpo, NEAR),
         (_kto, NEAR),
         (_likelihood, NEAR),
     ],
-    ids=["policy", "decoupled", "dual clip", "value", "pairs", "thumbs", "centring", "dpo", "kto", "likelihood"],
+    ids=[
+        "policy",
+        "decoupled",
+        "dual clip",
+        "value",
+        "pairs",
+        "thumbs",
+        "ratings",
+        "centring",
+        "dpo",
+        "kto",
+        "likelihood",
+    ],
 )
 def test_gradients_against_finite_differences(loss: Callable[[Tensor], Tensor], at: list[float]) -> None:
     point = torch.tensor(at, dtype=torch.float64, requires_grad=True)

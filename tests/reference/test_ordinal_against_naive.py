@@ -1,4 +1,4 @@
-"""The likelihood of ratings against plain double-precision loops, and its gradient against finite differences."""
+"""The likelihood of ratings against plain double-precision loops."""
 
 from __future__ import annotations
 
@@ -41,15 +41,3 @@ def test_ratings(seed: int) -> None:
         for score, star, rater in zip(scores.tolist(), stars.tolist(), raters.tolist(), strict=True)
     ]
     assert _losses(numbers, scores, stars, raters).tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_the_gradient() -> None:
-    numbers, scores, stars, raters = _case(7)
-    free = [numbers.double().requires_grad_(), scores.double().requires_grad_()]
-
-    def loss(numbers: Tensor, scores: Tensor) -> Tensor:
-        return (
-            _losses(numbers, scores, stars, raters).sum() + ordinal.offset_losses(ordinal.read(numbers)[2], 0.7).sum()
-        )
-
-    assert torch.autograd.gradcheck(loss, free)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.manifests import GateReport
-from trainer.gates import drift, off_policy, quality
+from trainer.gates import drift, hacking, off_policy, quality
 from trainer.gates.config import GateSettings
+from trainer.gates.lured import Lured
 from trainer.gates.measure import PolicyMeasurement
+from trainer.gates.panels import Audit
+from trainer.gates.slices import SliceGain, slices_gate
 from trainer.gates.value import ValueComparison
 
 
@@ -29,10 +32,11 @@ class Evidence:
     heldout_answers: int
     """Answers that the correlations were measured on."""
     heldout_right: float
-    """Held-out pairs that the reward model orders rightly."""
+    """Held-out preferences that the reward model orders rightly."""
     heldout_pairs: int
+    """Held-out preferences: pairs, and couples of a liked and a disliked answer."""
     previous_accuracy: float | None
-    """Of the reward model before, 0..1; None for the first."""
+    """Of the reward model before on the same, 0..1; None for the first."""
     ability: Mapping[str, bool] = field(default_factory=dict)
     ability_parent: Mapping[str, bool] = field(default_factory=dict)
     attacks: Mapping[str, bool] = field(default_factory=dict)
@@ -41,6 +45,11 @@ class Evidence:
     """On held-out people's judged answers; None where there were too few."""
     judged_answers: int = 0
     judging_people: int = 0
+    audit: Audit | None = None
+    """None where there were no fresh answers or no panels."""
+    slices: Sequence[SliceGain] = ()
+    padding: Lured | None = None
+    flattery: Lured | None = None
 
 
 def judge(evidence: Evidence, settings: GateSettings) -> GateReport:
@@ -63,6 +72,10 @@ def judge(evidence: Evidence, settings: GateSettings) -> GateReport:
             quality.retained_ability(evidence.ability, evidence.ability_parent, settings),
             quality.red_team(evidence.attacks, evidence.attacks_parent, settings),
             off_policy.off_policy_value(evidence.value, evidence.judged_answers, evidence.judging_people, settings),
+            hacking.audit_reward(evidence.audit, settings),
+            slices_gate(evidence.slices, settings),
+            hacking.padding(evidence.padding, settings),
+            hacking.flattery(evidence.flattery, settings),
         )
     )
 

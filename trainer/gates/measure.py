@@ -28,6 +28,8 @@ class PolicyMeasurement:
     """Mean over all sampled tokens; None without prompts."""
     kl_nats_per_sequence: float | None
     """To the frozen base, mean over prompts; None without prompts."""
+    fresh: tuple[TokenPair, ...] = ()
+    """The prompts and the answers that were sampled for them."""
 
 
 def measure_policy(
@@ -59,7 +61,7 @@ def measure_policy(
             batch_entropy, batch_kl = _batch_sums(base, role, batch)
             entropy, kl = entropy + batch_entropy, kl + batch_kl
     lengths = tuple(len(answer) for answer in answers)
-    return PolicyMeasurement(lengths, entropy / sum(lengths), kl / len(pairs))
+    return PolicyMeasurement(lengths, entropy / sum(lengths), kl / len(pairs), tuple(pairs))
 
 
 def _batch_sums(base: SharedBase, role: str | None, batch: TokenBatch) -> tuple[float, float]:

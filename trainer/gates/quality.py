@@ -14,26 +14,26 @@ from trainer.gates.words import measured, unmeasured
 
 
 def heldout_accuracy(right: float, pairs: int, previous: float | None, settings: GateSettings) -> GateResult:
-    """The reward model on held-out pairs that it never saw: above chance, and no worse than the one before it.
+    """The reward model on held-out preferences that it never saw: above chance, and no worse than the one before it.
 
     Args:
         right: pairs ordered rightly; a half counts for an exact tie of scores.
-        pairs: held-out pairs with a preference.
+        pairs: held-out pairs with a preference, and couples of a liked and a disliked answer (`gates.couples`).
         previous: accuracy of the reward model before, 0..1; None for the first.
 
     It fails where the interval does not lie above one half. It fails where accuracy fell by more than
     `max_accuracy_drop` and the interval excludes the previous value: a fall inside the interval cannot be told
     from noise.
     """
-    unit, allowed = "share of held-out pairs", settings.max_accuracy_drop
+    unit, allowed = "share of held-out preferences", settings.max_accuracy_drop
     floor = None if previous is None else previous - allowed
     if pairs < settings.min_pairs:
-        because = f"{pairs} held-out pairs are too few to judge the reward model (at least {settings.min_pairs})"
+        because = f"{pairs} held-out preferences are too few to judge the reward model (at least {settings.min_pairs})"
         return unmeasured("heldout_accuracy", settings, threshold=floor, unit=unit, because=because)
     accuracy = right / pairs
     low, high = wilson_interval(right, pairs, settings.confidence)
     words = (
-        f"The reward model orders {accuracy:.1%} of {pairs} held-out pairs rightly "
+        f"The reward model orders {accuracy:.1%} of {pairs} held-out preferences rightly "
         f"({settings.confidence:.0%} interval {low:.1%} to {high:.1%})"
     )
     if low <= 0.5:

@@ -5,6 +5,7 @@ Knows token ids, stop tokens and seeds. Knows nothing of what the answers are fo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ def stop_tokens(base: SharedBase) -> tuple[int, ...]:
     if ends is None:
         raise ConfigError("the model has no end-of-sequence token", field="model")
     return tuple(int(end) for end in (ends if isinstance(ends, list | tuple) else (ends,)))
+
+
+def context_length(base: SharedBase) -> int:
+    """Tokens that the loaded model was made to read at once."""
+    return int(getattr(_causal_lm(base).config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
 
 def _causal_lm(base: SharedBase) -> PreTrainedModel:

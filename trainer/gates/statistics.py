@@ -39,6 +39,19 @@ def sign_test(wins: int, losses: int) -> float:
     return ways / (1 << tosses)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for having looked at all of them (Holm 1979): one below a level is a finding at that level.
+
+    The chance of a single false finding among all stays below the level, whatever depends on what.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, floor = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = floor
+    return adjusted
+
+
 def mean(values: Sequence[float]) -> float | None:
     """The arithmetic mean; None of nothing."""
     return math.fsum(values) / len(values) if values else None

@@ -43,6 +43,8 @@ class PolicyOnLog:
     """float64 [N], log pi - log mu of each answer, nats."""
     expected: Tensor
     """float64 [N], probability that its own answer to the same prompt is liked, as the reward model has it."""
+    own: tuple[TokenPair, ...] = ()
+    """The prompts with these answers of its own."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def measure_on_log(
         found |= {row: (answers[row].prompt_ids, answer) for row, answer in zip(rows, said, strict=True)}
     own = [found[row] for row in range(len(answers))]
     ratios = _log_ratios(base, role, answers, token_budget)
-    return PolicyOnLog(ratios, like(own, [one.cohort for one in judged]).double().cpu())
+    return PolicyOnLog(ratios, like(own, [one.cohort for one in judged]).double().cpu(), tuple(own))
 
 
 @torch.no_grad()

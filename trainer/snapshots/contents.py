@@ -21,7 +21,7 @@ from schemas.completion import CompletionContent
 from schemas.errors import IntegrityError, SealBroken
 from schemas.manifests import SnapshotManifest
 from schemas.sealed import Sealed, unseal
-from trainer.snapshots.snapshot import ADDED_LATER, SCHEMAS
+from trainer.snapshots.snapshot import ADDED_LATER, SCHEMAS, SLICED_BY
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,11 @@ class Contents:
         if isinstance(content, str):
             raise Unusable(content)
         return content
+
+    def slices(self, completion_id: str) -> tuple[str, ...]:
+        """The groups that a completion belongs to, e.g. `language de`, as far as anybody named them."""
+        row = self._sealed[completion_id]
+        return tuple(f"{by} {row[by]}" for by in SLICED_BY if row[by])
 
     def opened(self, row: Row, model: type[_R]) -> _R:
         """The sealed part of a row, which has the columns event_id, subject, key_id and data. Raises Unusable."""

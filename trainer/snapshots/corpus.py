@@ -100,6 +100,7 @@ def training_data(dataset: Dataset) -> TrainingData:
         judged=_judged(heldout),
         prompts=tuple(dict.fromkeys(prompts)),
         dropped=dataset.dropped,
+        slices=dataset.slices,
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Dataset:
     dropped: Mapping[str, int]
     """Rows that could not be used, by why: key_destroyed, seal_broken, unreadable, no_prompt, other_prompt,
     same_answer, token_mismatch, not_rendered."""
+    slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+    """The groups that the question of a prompt belongs to (language, domain, tenant), where anybody named any."""
 
 
 def open_dataset(
@@ -99,12 +101,13 @@ class _Opener:
         self._encode = encode
         self._encode_chat = encode_chat
         self._dropped: Counter[str] = Counter()
+        self._slices: dict[tuple[int, ...], tuple[str, ...]] = {}
 
     def dataset(self) -> Dataset:
         train, heldout = self._split(False), self._split(True)
         if self._dropped:
             log.info("snapshot rows not used: %s", dict(self._dropped))
-        return Dataset(train, heldout, dict(sorted(self._dropped.items())))
+        return Dataset(train, heldout, dict(sorted(self._dropped.items())), self._slices)
 
     def _split(self, heldout: bool) -> Split:
         def made(name: str, make: Callable[[Row], Any]) -> list[Any]:
@@ -216,6 +219,7 @@ class _Opener:
             raise Unusable("no_prompt")
         if not answer:
             raise Unusable("token_mismatch")
+        self._slices.setdefault(content.prompt_token_ids, self._contents.slices(completion_id))
         return content.prompt_token_ids, answer
 
 

@@ -40,6 +40,8 @@ _LABEL = [
 ]
 _SEALED = [("event_id", pa.string()), ("subject", pa.string()), ("key_id", pa.string()), ("data", pa.string())]
 _ANSWER = [("completion_id", pa.string()), ("choice", pa.int32())]
+SLICED_BY = ("language", "domain", "tenant")
+"""What groups of completions are compared by. Snapshots of earlier versions of Attune say nothing of it."""
 SCHEMAS: Mapping[str, Any] = {
     "pairs.parquet": pa.schema(
         [
@@ -72,7 +74,14 @@ SCHEMAS: Mapping[str, Any] = {
         ]
     ),
     "imported.parquet": pa.schema([*_LABEL, ("liked", pa.bool_()), *_SEALED]),
-    "completions.parquet": pa.schema([("completion_id", pa.string()), ("version", pa.int32()), *_SEALED]),
+    "completions.parquet": pa.schema(
+        [
+            ("completion_id", pa.string()),
+            ("version", pa.int32()),
+            *_SEALED,
+            *((name, pa.string()) for name in SLICED_BY),
+        ]
+    ),
     "exclusions.parquet": pa.schema([("item", pa.string()), ("id", pa.string()), ("reason", pa.string())]),
 }
 """Columns of each file. `completions` holds the sealed content that the others name by completion id."""
@@ -177,6 +186,7 @@ def _tables(
                 "version": completion.version,
                 "event_id": completion.id,
                 **sealed[completion.id].model_dump(),
+                **{by: getattr(completion, by) for by in SLICED_BY},
             }
             for name, completion in sorted(completions.items())
         ],

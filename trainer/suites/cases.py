@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +20,13 @@ from schemas.errors import InvalidInput
 from schemas.wire import validation_summary
 
 BUILT_IN = ("retained_ability", "red_team")
+_C = TypeVar("_C", bound="Named")
+
+
+class Named(Body):
+    """A line of a suite file."""
+
+    name: Slug
 
 
 class Message(Body):
@@ -30,10 +36,9 @@ class Message(Body):
     content: str = Field(min_length=1)
 
 
-class SuiteCase(Body):
+class SuiteCase(Named):
     """One question and what its answer must and must not say."""
 
-    name: Slug
     messages: tuple[Message, ...] = Field(min_length=1)
     must_match: tuple[str, ...] = Field(default=(), description="each must be found in the answer")
     must_not_match: tuple[str, ...] = Field(default=(), description="none may be found in the answer")
@@ -42,12 +47,7 @@ class SuiteCase(Body):
     @field_validator("must_match", "must_not_match")
     @classmethod
     def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern, re.IGNORECASE)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-        return patterns
+        return compiled(patterns)
 
     @model_validator(mode="after")
     def _judges_something(self) -> SuiteCase:
@@ -65,33 +65,21 @@ class SuiteCase(Body):
         return [message.model_dump() for message in self.messages]
 
 
-@dataclass(frozen=True)
-class Suites:
-    """The fixed questions that every candidate and its parent answer."""
-
-    ability: tuple[SuiteCase, ...]
-    red_team: tuple[SuiteCase, ...]
-
-
-def load_suites(ability: Path | None, red_team: Path | None) -> Suites:
-    """Suites from files; None stands for the built-in one. Raises InvalidInput, as `load_suite` does."""
-    return Suites(
-        built_in_suite("retained_ability") if ability is None else load_suite(ability),
-        built_in_suite("red_team") if red_team is None else load_suite(red_team),
-    )
-
-
 def load_suite(path: Path) -> tuple[SuiteCase, ...]:
     """The cases of a suite file.
 
     Raises:
         InvalidInput: the file is missing, empty, has a faulty line (the message names file and line) or a name twice.
     """
+    return parse_suite(read_suite(path), path.name)
+
+
+def read_suite(path: Path) -> str:
+    """The text of a suite file. Raises InvalidInput where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the suite {path} cannot be read: {error}", field="suites") from error
-    return parse_suite(text, path.name)
 
 
 def built_in_suite(name: str) -> tuple[SuiteCase, ...]:
@@ -102,13 +90,18 @@ def built_in_suite(name: str) -> tuple[SuiteCase, ...]:
 
 def parse_suite(text: str, name: str) -> tuple[SuiteCase, ...]:
     """The cases in the text of a suite file called `name`. Raises InvalidInput, as `load_suite` does."""
-    cases: list[SuiteCase] = []
+    return parse_lines(text, name, SuiteCase)
+
+
+def parse_lines(text: str, name: str, case: type[_C]) -> tuple[_C, ...]:
+    """The cases of any kind in the text of a suite file called `name`. Raises InvalidInput, as `load_suite` does."""
+    cases: list[_C] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"line {number} of the suite {name}"
         try:
-            cases.append(SuiteCase.model_validate(json.loads(line)))
+            cases.append(case.model_validate(json.loads(line)))
         except json.JSONDecodeError as error:
             raise InvalidInput(f"{where} is no JSON: {error}", field="suites") from error
         except ValidationError as error:
@@ -117,6 +110,16 @@ def parse_suite(text: str, name: str) -> tuple[SuiteCase, ...]:
         raise InvalidInput(f"the suite {name} has no cases", field="suites")
     _unique([case.name for case in cases], name)
     return tuple(cases)
+
+
+def compiled(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns themselves. Raises ValueError, for pydantic, where one is no regular expression."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern, re.IGNORECASE)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return patterns
 
 
 def _unique(names: Sequence[str], suite: str) -> None:

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from schemas.manifests import AnswerExample
 from trainer.gates.sample import render_chat, sample
 from trainer.models.base import SharedBase
-from trainer.suites.cases import SuiteCase, Suites
+from trainer.suites.cases import SuiteCase
+from trainer.suites.loading import Suites
 
 
 def answer_suite(

@@ -144,7 +144,7 @@ def _sealed_parts(row: dict[str, Any]) -> Iterator[tuple[str, Sealed]]:
     for name in ("content", "value"):
         try:
             body = json.loads(row.get(name) or "null")
-        except ValueError:
+        except (TypeError, ValueError):  # an aspect's value is a number
             continue
         if not isinstance(body, dict):
             continue

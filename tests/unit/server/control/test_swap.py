@@ -252,10 +252,15 @@ async def test_no_request_fails_while_versions_come_and_go(
         assert answered == {"support@v0", "support@v1", "support@v2", "support@v3"}
 
 
-async def test_half_a_copy_of_a_killed_process_is_removed(log: EventLog, registry: Registry, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+async def test_what_killed_processes_left_is_removed_once_all_is_loaded(
+    log: EventLog, registry: Registry, operator: Operator, tmp_path: Path
+) -> None:
+    cache, digest = tmp_path / "cache", publish(registry, tmp_path, 1).digest
     for name in (".staging-1", ".discarded-2", "a" * 64):
         (cache / name).mkdir(parents=True)
         (cache / name / "adapter_model.safetensors").write_bytes(b"large")
-    async with replica(log, registry, cache):
-        assert [path.name for path in cache.iterdir()] == ["a" * 64]
+    operator.candidate(1, digest)
+    operator.promote(1)
+    async with replica(log, registry, cache) as one:
+        await until(lambda: one.routed() == (1, None))
+        await until(lambda: [path.name for path in cache.iterdir()] == [digest])

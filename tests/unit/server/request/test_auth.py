@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.init import write_home
+from deploy.keys import rotate_handles
 from schemas.completion import ConsentLevel
 from schemas.errors import ConfigError, HandleRefused, NotFound
 from schemas.feedback import AnswerTarget
@@ -176,3 +178,18 @@ def test_pseudonyms_keep_tenants_and_kinds_apart() -> None:
     assert not any("ann" in name for name in names)
     assert pseudonyms.end_user(key, "acme", "ann") == pseudonyms.end_user(key, "acme", "ann")
     assert pseudonyms.cache_salt(key, "acme") != pseudonyms.cache_salt(key, "other")
+
+
+def test_an_operator_rotates_handle_keys_unless_they_follow_from_a_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = write_home(tmp_path, model="none", policy="support", log="sqlite:///log.db")
+    before = load_secrets(tmp_path / "server-data")
+    rotate_handles(home.server)
+    after = load_secrets(tmp_path / "server-data")
+    assert after.active_handle_key not in before.handle_keys
+    assert after.active_handle_key in capsys.readouterr().out
+    assert before.handle_keys.items() <= after.handle_keys.items(), "handles that are out there still hold"
+    monkeypatch.setenv("ATTUNE_CHAT__SECRET", "a root of sixteen letters and more")
+    with pytest.raises(ConfigError, match=r"chat\.secret"):
+        rotate_handles(home.server)

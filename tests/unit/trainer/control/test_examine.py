@@ -18,7 +18,7 @@ from trainer.gates.sample import load_tokenizer
 from trainer.models.adapter import save_role
 from trainer.models.base import POLICY, SharedBase
 from trainer.settings import TrainerSettings
-from trainer.suites.cases import Suites
+from trainer.suites.loading import Suites
 
 GATES = {"prompts": 4, "max_new_tokens": 4, "min_judged_answers": 6, "min_judging_people": 3, "judged_answers": 12}
 

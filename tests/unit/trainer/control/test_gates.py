@@ -80,10 +80,13 @@ def test_accuracy_must_beat_chance() -> None:
     assert quality.heldout_accuracy(21, 30, None, SETTINGS).passed
 
 
-def test_accuracy_of_too_few_pairs_is_not_judged() -> None:
+def test_accuracy_of_too_few_pairs_is_not_judged_and_not_passed() -> None:
     result = quality.heldout_accuracy(0, 29, 0.9, SETTINGS)
-    assert result.passed
+    assert not result.passed
     assert result.value is None
+    assert "29 held-out preferences are too few" in result.explanation
+    lenient = SETTINGS.model_copy(update={"must_measure": ("kl_budget",)})
+    assert quality.heldout_accuracy(0, 29, 0.9, lenient).passed
 
 
 def test_accuracy_may_not_fall_beyond_three_points_and_noise() -> None:
@@ -152,6 +155,10 @@ def test_judge_runs_every_gate_and_one_failure_fails_the_report() -> None:
         "retained_ability",
         "red_team",
         "off_policy_value",
+        "audit_reward",
+        "slices",
+        "padding",
+        "flattery",
     ]
     bad = judge(_evidence(7.0, 13), SETTINGS)
     assert not bad.passed

@@ -102,6 +102,12 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     (value,) = (result for result in manifest.gates.results if result.name == "off_policy_value")
     assert value.passed, "nobody thumbed an answer, so nothing is said"
     assert value.value is None
+    told = {result.name: result for result in manifest.gates.results}
+    assert told["audit_reward"].value is None, "panels of four people each cannot tell what others like"
+    assert "No audit panel tells from chance" in told["audit_reward"].explanation
+    assert told["padding"].value is not None
+    assert told["flattery"].value is not None
+    assert {"lure_said-twice", "lure_great-question", "audit_trained_gain"} <= manifest.metrics.keys()
     registry.fetch_artifact("reward-models", manifest.reward_model, tmp_path / "cache")
 
     # The probes are what a server will compute: fresh from the published files, without the trainer's memory.
@@ -150,7 +156,7 @@ def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World)
     state = state_of(world)
     assert state.canary is None
     assert state.versions[1].stage is Stage.REJECTED
-    assert "held-out pairs are too few" in state.versions[1].reason
+    assert "held-out preferences are too few" in state.versions[1].reason
     assert open_registry(world.registry).versions("support") == ()
     assert once(strict) == 3, "it takes new labels to try again"
 

@@ -59,7 +59,8 @@ class World:
             "reward_model": {"batch_sets": 16},
             "learner": {"checkpoint_every": 1},
             "ppo": {"minibatch_answers": 16, "learning_rate": 1e-3},
-            "gates": {"prompts": 16, "max_new_tokens": 8},
+            # Of so few people too little is held out to tell the reward model's accuracy by.
+            "gates": {"prompts": 16, "max_new_tokens": 8, "must_measure": ["kl_budget"]},
             "suites": {"max_new_tokens": 8},
             "promotion": {"min_votes": 4, "min_margin": 0.2, "max_votes": 20, "canary_share": 0.5},
         }

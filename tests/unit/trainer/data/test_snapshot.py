@@ -336,3 +336,18 @@ def test_aspects_come_along_and_a_snapshot_from_before_them_still_opens(tmp_path
     files = {name: digest for name, digest in manifest.files.items() if name != "aspects.parquet"}
     older = manifest.model_copy(update={"files": files})
     assert open_dataset(tmp_path, older, make.keys, encode).train.aspects == ()
+
+
+def test_prompts_know_their_slices_and_a_snapshot_from_before_them_still_opens(tmp_path: Path) -> None:
+    make = Maker()
+    german = make.completion(prompt=(5, 6), language="de", domain=None)
+    events = [german, make.thumb(german), make.completion(prompt=(7, 8)), make.completion(900_000)]
+    manifest = cut(log_of(events), tmp_path, options=OPEN).manifest
+    slices = open_dataset(tmp_path, manifest, make.keys, encode).slices
+    assert slices[5, 6] == ("language de", f"tenant {make.tenant}")
+    assert slices[7, 8] == ("language en", "domain orders", f"tenant {make.tenant}")
+    file = tmp_path / "completions.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["language", "domain", "tenant"]), file)
+    digest = FileDigest(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), size=file.stat().st_size)
+    older = manifest.model_copy(update={"files": {**manifest.files, "completions.parquet": digest}})
+    assert set(open_dataset(tmp_path, older, make.keys, encode).slices.values()) == {()}

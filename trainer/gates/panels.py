@@ -1,0 +1,185 @@
+"""Audit panels: reward models that the policy was not trained against, to say whether others like what it became.
+
+People are divided by a stable hash of their pseudonym. Each panel learns from one part alone, as a linear probe on the
+frozen base's mean states: other people, another class of model, no adapter. What a few accounts planted, or what one
+reward model took for merit by chance, is then in one panel and not in the others, and the median of the panels hears of
+it nothing. A panel speaks only if it tells what the *other* panels' people like from chance.
+
+The people of the panels are also those of the reward model. To keep half of them from it would make a stricter audit of
+a worse reward model.
+
+Knows labels, the base's states and how gains are compared. Knows no thresholds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from trainer.algorithms.off_policy import people_resampled, percentile_interval
+from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.gates.couples import couples, equal_voices
+from trainer.gates.statistics import wilson_interval
+from trainer.gates.value import Estimate
+from trainer.learn.config import RewardConfig
+from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
+from trainer.models.base import SharedBase
+
+PANELS = 3
+_MOST_LABELS = 600
+"""Pairs, and thumbs, at most: the newest. A probe of some hundred dimensions gains little from more."""
+_DRAWS = 1000
+_Label = TypeVar("_Label", PreferencePair, ThumbedAnswer)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: the score of an answer is states @ weight, of deviation 1 over the labelled answers."""
+
+    weight: Tensor
+    """float32 [H]."""
+    right: int
+    """Of the other panels' people's preferences: how many it orders as they did."""
+    asked: int
+
+    def able(self, confidence: float) -> bool:
+        """Whether it tells what others like from chance."""
+        return self.asked > 0 and wilson_interval(self.right, self.asked, confidence)[0] > 0.5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the trained reward and the panels say of a candidate's answers, its parent's taken off."""
+
+    answers: int
+    trained: Estimate
+    """Gain in the reward that it was trained on, standard deviations."""
+    panels: tuple[float, ...]
+    """Gain in the eyes of each panel that can tell, its own standard deviations."""
+    audit: Estimate | None
+    """Their median; None where no panel can tell."""
+    most_share: float
+    """Largest share of the trained gain that the median may have kept: upper end of its interval."""
+
+
+def panel_of(group: str) -> int:
+    """The panel that a person's labels teach: theirs for ever, and the same in every process."""
+    return int.from_bytes(hashlib.sha256(f"audit {group}".encode()).digest()[:8], "big") % PANELS
+
+
+def fit_panels(
+    base: SharedBase, pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer], config: RewardConfig
+) -> tuple[Panel, ...]:
+    """The panels that labels of at least one person each can make; oldest labels first. Forward passes of the base."""
+    pairs, thumbs = equal_voices(pairs, thumbs, _MOST_LABELS)
+    answers = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    answers += [(item.prompt_ids, item.answer_ids) for item in thumbs]
+    if not answers:
+        return ()
+    distinct = list(dict.fromkeys(answers))
+    states = mean_states(base, distinct, config.micro_batch_tokens)
+    place = {answer: row for row, answer in enumerate(distinct)}
+    panels = []
+    for number in range(PANELS):
+        own_pairs, other_pairs = _divided(pairs, number)
+        own_thumbs, other_thumbs = _divided(thumbs, number)
+        if not own_pairs and not own_thumbs:
+            continue
+        weight = _fitted(states, place, own_pairs, own_thumbs, config)
+        scores = states @ weight
+        asked = couples(other_pairs, other_thumbs)
+        right = sum(bool(scores[place[better]] > scores[place[worse]]) for better, worse in asked)
+        panels.append(Panel(weight / scores.std().clamp(min=1e-6), right, len(asked)))
+    return tuple(panels)
+
+
+def mean_states(base: SharedBase, answers: Sequence[TokenPair], token_budget: int) -> Tensor:
+    """The frozen base's mean state over each answer's tokens, float32 [N, H] on the CPU."""
+    parts: dict[int, Tensor] = {}
+    with base.role(None), torch.no_grad():
+        for batch in base.batches(answers, range(len(answers)), token_budget):
+            parts |= dict(zip(batch.rows, base.pooled(batch, "mean").cpu(), strict=True))
+    return torch.stack([parts[row] for row in range(len(answers))])
+
+
+def _divided(labels: Sequence[_Label], number: int) -> tuple[list[_Label], list[_Label]]:
+    """Those that teach a panel, and the others."""
+    own = [label for label in labels if panel_of(label.group) == number]
+    return own, [label for label in labels if panel_of(label.group) != number]
+
+
+def _fitted(
+    states: Tensor,
+    place: Mapping[TokenPair, int],
+    pairs: Sequence[PreferencePair],
+    thumbs: Sequence[ThumbedAnswer],
+    config: RewardConfig,
+) -> Tensor:
+    cohorts = sorted({item.cohort for item in thumbs})
+    data = ProbeData(
+        states=states,
+        chosen=_rows([place[pair.prompt_ids, pair.chosen_ids] for pair in pairs]),
+        rejected=_rows([place[pair.prompt_ids, pair.rejected_ids] for pair in pairs]),
+        ties=torch.tensor([pair.tie for pair in pairs], dtype=torch.bool),
+        pair_weights=torch.tensor([pair.weight for pair in pairs]),
+        pair_voters=_rows([voter_number(pair.group) for pair in pairs]),
+        thumbed=_rows([place[item.prompt_ids, item.answer_ids] for item in thumbs]),
+        liked=torch.tensor([item.liked for item in thumbs], dtype=torch.bool),
+        thumb_weights=torch.tensor([item.weight for item in thumbs]),
+        thumb_voters=_rows([voter_number(item.group) for item in thumbs]),
+        cohorts=_rows([cohorts.index(item.cohort) for item in thumbs]),
+    )
+    weights = ProbeWeights(thumbs=config.thumbs_coefficient, centring=config.centring_coefficient)
+    eta = config.initial_tie_threshold
+    return fit_probe(data, weights, config.probe_penalties, cohorts=len(cohorts), eta=eta).weight
+
+
+def _rows(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def audit(
+    panels: Sequence[Panel],
+    states: tuple[Tensor, Tensor],
+    trained_gains: Tensor,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    confidence: float,
+    seed: int,
+) -> Audit:
+    """Candidate against parent in the eyes of the panels and of the trained reward model.
+
+    Args:
+        states: of `mean_states`, [N, H] each: the candidate's answers and the parent's to the same prompts.
+        trained_gains: candidate's score minus parent's, [N], standard deviations.
+        prompts: of each answer, N >= 1. Intervals are a bootstrap over distinct prompts.
+    """
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    drawn = people_resampled(_rows([numbers[prompt] for prompt in prompts]), _DRAWS, seed)
+    drawn = drawn / drawn.sum(1, keepdim=True)
+
+    def estimate(now: Tensor, draws: Tensor) -> Estimate:
+        return Estimate(float(now), *percentile_interval(draws, confidence))
+
+    gains = trained_gains.double()
+    trained, trained_draws = gains.mean(), drawn @ gains
+    able = [panel for panel in panels if panel.able(confidence)]
+    if not able:
+        return Audit(len(gains), estimate(trained, trained_draws), (), None, math.inf)
+    weights = torch.stack([panel.weight for panel in able], 1).double()  # [H, K]
+    seen = (states[0] - states[1]).double() @ weights  # [N, K]
+    median, draws = seen.mean(0).quantile(0.5), (drawn @ seen).quantile(0.5, dim=1)
+    shares = torch.where(trained_draws > 0, draws / trained_draws, math.inf)
+    return Audit(
+        answers=len(gains),
+        trained=estimate(trained, trained_draws),
+        panels=tuple(seen.mean(0).tolist()),
+        audit=estimate(median, draws),
+        most_share=percentile_interval(shares, confidence)[1],
+    )
