@@ -2,8 +2,9 @@
 
 For each size a process of its own seals and writes made-up events to a SQLite log (of ten: five completions of 24
 prompt and 16 answer tokens, three thumbs, a comparison, a display), reads them into the trainer's ledger, looks what
-there is to learn, and makes one whole turn of the real trainer on a random Llama of 0.4 M weights: snapshot, reward
-model, PPO, gates, publication. Counted for each stage: processor seconds, bytes on disk, tokens through the model.
+there is to learn, and makes one whole turn of the real trainer on a random Llama of one layer, so that seconds are of
+the work around the model: snapshot, reward model, PPO, gates, publication. Counted for each stage: processor seconds,
+bytes on disk, tokens through the model.
 
 `growth` is the exponent of each stage's processor seconds between the two largest sizes: 1 is linear, 0 flat. PPO is
 held to `max_tokens`, labels and answers of a turn to the settings' defaults (50,000 and 20,000), so no stage may grow
@@ -100,7 +101,7 @@ def exponents(few: dict[str, Any], many: dict[str, Any]) -> dict[str, float]:
 
 def measure(size: int, folder: Path) -> dict[str, Any]:
     """One size, from nothing to a version."""
-    world = World(folder / "world", make_tiny_model(folder / "model"))
+    world = World(folder / "world", make_tiny_model(folder / "model", hidden_size=64, layers=1))
     settings = world.settings(
         learner={"max_tokens": MAX_TOKENS, "checkpoint_every": 8},
         ppo={"learning_rate": 1e-5, "minibatch_answers": 64, **_LAX},
