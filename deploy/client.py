@@ -85,6 +85,15 @@ class AttuneClient:
         """What the model card of a version (`v3`) is written from."""
         return self.request("GET", f"/v1/admin/policies/{name}/versions/{version}/card")
 
+    def raters(self, policy: str) -> list[dict[str, Any]]:
+        """Everybody of the key's tenant who is or was quarantined."""
+        found: list[dict[str, Any]] = self.request("GET", f"/v1/admin/policies/{policy}/raters")["raters"]
+        return found
+
+    def judge_rater(self, policy: str, **body: str) -> dict[str, Any]:
+        """Quarantine or release a rater; returns where they stand once it is durable."""
+        return self.request("POST", f"/v1/admin/policies/{policy}/raters", body)
+
     def fate(self, feedback_id: str) -> dict[str, Any]:
         """What became of a word of feedback."""
         return self.request("GET", f"/v1/feedback/{quote(feedback_id, safe='')}")

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from schemas.manifests import Agreement
+
 _STAGES = ("answered", "displayed", "rated", "joined", "reward_model", "ppo")
 
 
@@ -63,6 +65,9 @@ def _feedback(feedback: Mapping[str, Any], console: Console) -> None:
     funnel = {stage: feedback["funnel"][stage] for stage in _STAGES if stage in feedback["funnel"]}
     if funnel:
         _counts(console, "funnel", funnel)
+    for name, found in feedback.get("agreement", {}).items():
+        words = Agreement.model_validate(found).in_words()
+        console.print(f"  [dim]agreement on {escape(name)}[/dim] {words}", highlight=False, soft_wrap=True)
     for name, count in sorted(feedback["excluded"].items(), key=lambda item: -item[1]):
         item, _, reason = name.partition(".")
         words = feedback["reasons"].get(reason, reason)

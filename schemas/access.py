@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, POLICY, REPLICAS
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, POLICY, RATERS, REPLICAS
 
 Operation = Literal["Read", "Write", "Describe", "DescribeConfigs"]
 Role = Literal["server", "trainer"]
@@ -24,6 +24,7 @@ ACCESS: Mapping[Role, Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
                 REPLICAS.name: ("Read", "Write", "DescribeConfigs"),
                 CONSENTS.name: ("Read", "Write", "DescribeConfigs"),
                 ERASURES.name: ("Read", "Write", "DescribeConfigs"),
+                RATERS.name: ("Read", "Write", "DescribeConfigs"),
                 DEAD_LETTER.name: ("Write", "DescribeConfigs"),
             }
         ),
@@ -35,6 +36,7 @@ ACCESS: Mapping[Role, Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
                 REPLICAS.name: ("Describe", "DescribeConfigs"),
                 CONSENTS.name: ("Read", "DescribeConfigs"),
                 ERASURES.name: ("Read", "Write", "DescribeConfigs"),
+                RATERS.name: ("Read", "Write", "DescribeConfigs"),
                 DEAD_LETTER.name: ("Write", "DescribeConfigs"),
             }
         ),

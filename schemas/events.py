@@ -11,6 +11,7 @@ from schemas.completion import CompletionRecorded, ConsentLevel
 from schemas.event import Event
 from schemas.feedback import MAX_CANDIDATES, CandidateRef, FeedbackReceived
 from schemas.imported import FeedbackImported
+from schemas.raters import RaterJudged
 
 
 class AnswerDisplayed(Event):
@@ -101,6 +102,7 @@ EVENTS: dict[str, type[Event]] = {
         ConsentChanged,
         ErasureRequested,
         ErasureApplied,
+        RaterJudged,
         ReplicaReported,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, JsonValue
 
 from schemas.base import Millis, Record, Sha256
-from schemas.manifests import AnswerExample, GateResult
+from schemas.manifests import Agreement, AnswerExample, GateResult
 from schemas.reports import Curves, RewardReport
 
 
@@ -23,6 +23,9 @@ class FeedbackUsed(Record):
     funnel: dict[str, int] = Field(description="stage -> how many, from answered to used")
     excluded: dict[str, int] = Field(description="`answer.REASON` or `feedback.REASON` -> how many")
     reasons: dict[str, str] = Field(description="each reason in plain words")
+    agreement: dict[str, Agreement] = Field(
+        default_factory=dict, description="how far people agree on `thumbs` and `pairs`; empty where nobody measured it"
+    )
 
 
 class VersionExplained(Record):

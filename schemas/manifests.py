@@ -105,6 +105,25 @@ class OffsetRange(Record):
     end: int = Field(ge=0)
 
 
+class Agreement(Record):
+    """How far people agree on what several of them judged."""
+
+    alpha: float | None = Field(
+        description="Krippendorff's, nominal: 1 agrees wholly, 0 as by chance; None: not measurable, nothing is shared "
+        "or nobody ever said anything else"
+    )
+    items: int = Field(ge=0, description="answers, or pairs of answers, that more than one person judged")
+    people: int = Field(ge=0, description="who judged one of them")
+    judgements: int = Field(ge=0, description="one for each person and item")
+
+    def in_words(self) -> str:
+        """The figure with what it rests on, or that there is none."""
+        shared = f"{self.items} shared by {self.people} people, {self.judgements} judgements"
+        if self.alpha is not None:
+            return f"alpha {self.alpha:.2f} ({shared})"
+        return f"not measurable ({shared if self.items else 'nothing was judged by more than one person'})"
+
+
 class SnapshotManifest(Record):
     """What a preference snapshot holds and what it left out. The same log gives the same snapshot, byte for byte."""
 
@@ -125,6 +144,9 @@ class SnapshotManifest(Record):
     words_by_domain: dict[str, int] = Field(default_factory=dict, description="by the domain of their answers")
     funnel: dict[str, int] = Field(default_factory=dict, description="stage -> how many, from answered to used")
     reasons: dict[str, str] = Field(default_factory=dict, description="each reason in `excluded`, in plain words")
+    agreement: dict[str, Agreement] = Field(
+        default_factory=dict, description="of people on equal answers to equal questions: `thumbs`, `pairs`"
+    )
 
 
 def canonical_json(model: Record) -> bytes:

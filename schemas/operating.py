@@ -1,4 +1,4 @@
-"""What the operators' API answers: policies, their history, versions, erasures. Knows shapes alone."""
+"""What the operators' API answers: policies, their history, versions, erasures, raters. Knows shapes alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from schemas.answers import Answer
 from schemas.base import Millis
 from schemas.explanations import CardFacts, VersionExplained
 from schemas.lifecycle import Lease, Stage
+from schemas.raters import RaterEvidence
 
 
 class VersionView(Answer):
@@ -149,3 +150,28 @@ class ErasureList(Answer):
     """All erasures of the key's tenant, oldest first."""
 
     erasures: list[ErasureView]
+
+
+class RaterJudgement(Answer):
+    """What was once decided about a rater."""
+
+    at: Millis
+    verdict: Literal["quarantined", "released"]
+    why: str
+    by: str = Field(description="the trainer, or the API key of the operator")
+    evidence: RaterEvidence | None = Field(description="what a test found; null where an operator decided")
+
+
+class RaterView(Answer):
+    """Where a rater stands."""
+
+    rater: str = Field(description="pseudonym, or the conversation that stands for the person")
+    quarantined: bool
+    since: Millis
+    history: list[RaterJudgement] = Field(description="oldest first")
+
+
+class RaterList(Answer):
+    """Everybody of the key's tenant of whom anything was decided, the quarantined first."""
+
+    raters: list[RaterView]

@@ -22,8 +22,9 @@ POLICY = Topic("attune.policy", partitions=1, retention_days=None)
 REPLICAS = Topic("attune.replicas", partitions=1, retention_days=None, compacted=True)
 CONSENTS = Topic("attune.consents", partitions=1, retention_days=None)
 ERASURES = Topic("attune.erasures", partitions=1, retention_days=None)
+RATERS = Topic("attune.raters", partitions=1, retention_days=None)
 DEAD_LETTER = Topic("attune.dead-letter", partitions=1, retention_days=90)
 
 TOPICS: MappingProxyType[str, Topic] = MappingProxyType(
-    {topic.name: topic for topic in (COMPLETIONS, FEEDBACK, POLICY, REPLICAS, CONSENTS, ERASURES, DEAD_LETTER)}
+    {topic.name: topic for topic in (COMPLETIONS, FEEDBACK, POLICY, REPLICAS, CONSENTS, ERASURES, RATERS, DEAD_LETTER)}
 )

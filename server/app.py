@@ -34,6 +34,7 @@ from server.control.erasures import Erasures, erasures_router
 from server.control.explanations import explanations_router
 from server.control.follower import JournalFollower
 from server.control.last_served import LastServed
+from server.control.raters import Raters, raters_router
 from server.control.reports import ReplicaReports
 from server.control.staging import AdapterStage, Limits
 from server.control.swap import Swapper, SwapTimes
@@ -217,6 +218,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
         path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
     )
     app.include_router(erasures_router(erasures))
+    app.include_router(raters_router(Raters(path, parts.log, administration)))
     install_request_path(app, path)
     install_description(app, engine_routes())
     return Application(

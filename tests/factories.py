@@ -6,7 +6,7 @@ Times are in ms from `START`. Everything has a default; content is sealed under 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from exchange.keys.memory import MemoryKeys
 from schemas.completion import (
@@ -37,6 +37,7 @@ from schemas.feedback import (
     Signal,
     Thumbs,
 )
+from schemas.raters import RaterEvidence, RaterJudged
 from schemas.sealed import Sealed, seal
 
 START = 1_790_000_000_000
@@ -234,6 +235,32 @@ class Maker:
             tenant=self.tenant,
             subject=subject,
             actor="operator",
+        )
+
+    def judged(
+        self,
+        user: str,
+        verdict: Literal["quarantined", "released"] = "quarantined",
+        at: int = 5_000,
+        *,
+        until: int | None = None,
+    ) -> RaterJudged:
+        """An operator's word on a rater; with `until`, a test's, of what they said up to then."""
+        evidence = None
+        if until is not None:
+            evidence = RaterEvidence(
+                test="agreement", words=40, agreed=9, people=0.75, expected=0.625, p_value=1e-6, until=START + until
+            )
+        return RaterJudged(
+            id=self._next("rj"),
+            at=START + at,
+            policy=self.policy,
+            tenant=self.tenant,
+            rater=user,
+            verdict=verdict,
+            why="because",
+            actor="operator" if until is None else "trainer_1",
+            evidence=evidence,
         )
 
     def sealed(self, subject: str, event_id: str, text: str) -> Sealed:

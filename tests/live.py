@@ -25,7 +25,7 @@ from exchange.log.port import EventLog, TopicPartition
 from exchange.open import open_keys, open_log, open_registry
 from exchange.registry.port import Registry
 from schemas.base import now_ms
-from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK, RATERS
 from schemas.wire import encode_event
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile
@@ -69,7 +69,7 @@ class Live:
         """Wait until all that was answered is on the log and in the ledger."""
         assert self.application.recorder.flush(10)
         assert self.application.appender.flush(10)
-        topics = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name)
+        topics = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name, RATERS.name)
         places = [TopicPartition(topic, number) for topic in topics for number in self.log.partitions(topic)]
         ends, deadline = {place: self.log.end_offset(place) for place in places}, time.monotonic() + 30
         while any(self.ledger.offsets().get(place, 0) < end for place, end in ends.items()):

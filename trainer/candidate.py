@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from exchange.durable import write_whole
 from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import canonical_json
 from schemas.reports import Curves
+from trainer.data import TokenPair
 from trainer.joining.exclusions import Reason
 from trainer.learn.aspects import Aspects, aspects_beside
 from trainer.learn.config import PolicyRecipe
@@ -30,6 +32,7 @@ from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
 from trainer.learn.reward_report import RecordedSteps
 from trainer.learn.rollouts import token_pairs
+from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
 from trainer.progress import Reporter
 from trainer.settings import TrainerSettings
@@ -109,6 +112,10 @@ class Workshop:
             token_budget=settings.learner.micro_batch_tokens,
         )
         return replace(data, answers=found.answers, kept=found.kept), found.left_out
+
+    def states(self, answers: Sequence[TokenPair]) -> Tensor:
+        """What the frozen base makes of answers, float [N, H]."""
+        return pooled_states(self.base, answers, self.settings.reward_model, "raters", self.progress)
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; its report is laid beside it by `trainer.judging`."""

@@ -26,6 +26,8 @@ from trainer.intake.report import IntakeReport
 from trainer.loop import Loop
 from trainer.metrics import TrainerMetrics
 from trainer.progress import Reporter, open_display
+from trainer.quality.gold import gold_of, read_items
+from trainer.quality.reviewer import Reviewer
 from trainer.release.canary import CanaryWatch
 from trainer.release.lease import TrainerLease
 from trainer.release.publish import Publisher
@@ -92,7 +94,10 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     encode = answer_encoder(home.model, tokenizer)
     encode_chat = chat_encoder(home.model, tokenizer, settings.feedback.max_imported_tokens)
     corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, encode, encode_chat)
-    turns = Turns(settings, home, journal, registry, publisher, state, corpus, reporter, metrics)
+    items = read_items(settings.raters.gold) if settings.raters.gold else ()
+    gold = gold_of(items, encode_chat)
+    reviewer = Reviewer(log, ledger, keys, settings.policy, state.holder(), settings.raters, gold)
+    turns = Turns(settings, home, journal, registry, publisher, state, corpus, reviewer, reporter, metrics)
     watch = CanaryWatch(journal, publisher, corpus, settings.promotion, turns.reserved)
     return Loop(lease, watch, turns, feeder, reporter, metrics, stop, settings.poll_s)
 

@@ -94,12 +94,16 @@ class TrainerMetrics:
             ["item", "reason"],
             registry=self.registry,
         )
+        self._quarantined = Gauge(
+            "attune_trainer_quarantined_raters", "Raters whose words are not learnt from", registry=self.registry
+        )
         self.lease = Gauge("attune_trainer_lease_held", "1 while this trainer makes versions", registry=self.registry)
 
     def funnel(self, counted: Funnel) -> None:
         """How the labels and answers known now would be used. Every stage and every reason shows, at 0 too."""
         for stage, count in counted.stages().items():
             self._funnel.labels(stage=stage).set(count)
+        self._quarantined.set(counted.quarantined)
         for item, excluded in (("feedback", counted.excluded_feedback), ("answer", counted.excluded_answers)):
             for reason in Reason:
                 self._excluded.labels(item=item, reason=str(reason)).set(excluded.get(str(reason), 0))

@@ -3,7 +3,7 @@
 The top level is what the process is and what it shares, the sections are what it does: `[feedback]` which labels count
 and when a turn begins, `[lora]`, `[reward_model]` and `[learner]` how it learns
 (and the section of the method that it names), `[gates]` and `[suites]` what a candidate
-must keep to, `[promotion]` how votes decide. "ours" marks a choice of this design.
+must keep to, `[raters]` whom to believe, `[promotion]` how votes decide. "ours" marks a choice of this design.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from trainer.learn.config import (
     PpoConfig,
     RewardConfig,
 )
+from trainer.quality.review import RaterSettings
 from trainer.release.promotion import PromotionSettings
 from trainer.snapshots.selection import SnapshotSettings
 
@@ -128,6 +129,7 @@ class TrainerSettings(TomlSettings):
     kto: KtoConfig = Field(default_factory=KtoConfig, description="KTO on thumbs and pairs")
     sft: LikedConfig = Field(default_factory=LikedConfig, description="imitation of liked answers")
     gates: GateSettings = Field(default_factory=GateSettings, description="what a candidate must keep to")
+    raters: RaterSettings = Field(default_factory=RaterSettings, description="whose words are believed")
     suites: SuitesSection = Field(default_factory=SuitesSection, description="fixed questions for the gates")
     promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="when votes decide a canary")
 
@@ -138,8 +140,8 @@ class TrainerSettings(TomlSettings):
 
     def recipe(self) -> dict[str, JsonValue]:
         """All that decides what is learnt, for a version's manifest: no paths and no addresses."""
-        named = ("dtype", "seed", "feedback", "lora", "reward_model", "learner", self.learner.method, "gates")
-        recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named))
+        named = ("dtype", "seed", "feedback", "lora", "reward_model", "learner", self.learner.method, "gates", "raters")
+        recipe: dict[str, JsonValue] = self.model_dump(mode="json", include=set(named), exclude={"raters": {"gold"}})
         return recipe
 
 

@@ -24,6 +24,7 @@ from exchange.registry.port import Registry
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
+from schemas.manifests import SnapshotManifest
 from trainer.candidate import Before, Learned, Workshop
 from trainer.gates.sample import load_tokenizer
 from trainer.judging import Judgement, Judging
@@ -33,6 +34,7 @@ from trainer.metrics import TrainerMetrics
 from trainer.models.base import SharedBase
 from trainer.models.files import read_adapter
 from trainer.progress import Reporter
+from trainer.quality.reviewer import Reviewer
 from trainer.release.code_version import code_version
 from trainer.release.publish import Candidate, ParentMoved, Publisher
 from trainer.settings import TrainerSettings
@@ -80,6 +82,7 @@ class Turns:
     publisher: Publisher
     state: StateDir
     corpus: Corpus
+    reviewer: Reviewer
     progress: Reporter
     metrics: TrainerMetrics
 
@@ -200,6 +203,7 @@ class Turns:
         self._tell_not_replayed(Counter(str(reason) for reason in not_replayed.values()))
         if (why := self._too_few(data)) is not None:
             return self._starved(turn, why)
+        self._review(manifest, workshop)
         reward = workshop.train_reward(data)
         learned = workshop.train_policy(data, reward, before)
         if learned.steps == 0:
@@ -212,6 +216,12 @@ class Turns:
         # What was read before an erasure is in the weights by now: they must not become a version.
         self._check_erasures(turn)
         return self._publish(turn, workshop, learned, judgement)
+
+    def _review(self, manifest: SnapshotManifest, workshop: Workshop) -> None:
+        """Test the raters; who fails is quarantined as of the next snapshot, this turn learns from what was cut."""
+        found = self.reviewer.review(self.state.turn_dir / "snapshot", manifest, workshop.states)
+        if words := found.in_words():
+            self.progress.say(words)
 
     def _too_few(self, data: TrainingData) -> str | None:
         self.metrics.trainable.set(len(data.answers))

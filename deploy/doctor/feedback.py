@@ -14,7 +14,8 @@ from schemas.feedback import FeedbackReceived
 from trainer.intake.facts import Known
 from trainer.joining.exclusions import EXPLANATIONS, Reason
 from trainer.joining.funnel import Funnel
-from trainer.joining.join import Joined, liked
+from trainer.joining.join import Joined
+from trainer.joining.words import liked
 from trainer.settings import FeedbackSection
 from trainer.snapshots.news import Mark, new_labels
 
@@ -46,6 +47,8 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NO_COMPLETION: "Completion events are lost on their way: the server's attune_events_dropped says why, "
     "and docs/runbooks/events-dropped.md what to do.",
     Reason.NOT_A_PREFERENCE: "Send thumbs, ratings, comparisons or corrections: comments and outcomes do not train.",
+    Reason.CONTRADICTED: "People say opposite things of the same answers: look at how the buttons are placed.",
+    Reason.QUARANTINED: "`attune raters list` says who and why; `attune raters release` takes it back.",
     Reason.RETRACTED: "People take their words back: look at how the buttons are placed.",
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",
@@ -98,6 +101,13 @@ def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
     yield from _lost_words(evidence)
     yield from _starved(evidence)
     yield from _voices(evidence)
+    if funnel.quarantined:
+        yield note(
+            "quarantined",
+            f"{funnel.quarantined} raters are quarantined; "
+            f"{funnel.excluded_feedback.get(Reason.QUARANTINED, 0)} words of theirs are left out.",
+            _REMEDIES[Reason.QUARANTINED],
+        )
     if not funnel.displayed:
         yield note(
             "no_displayed",

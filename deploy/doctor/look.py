@@ -32,6 +32,7 @@ from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
 from trainer.joining.join import join
+from trainer.joining.raters import Believed
 from trainer.release.votes import canary_votes
 from trainer.settings import TrainerSettings
 from trainer.state import read_beside
@@ -127,7 +128,9 @@ class Examination:
         yield from look_at_versions(
             state,
             settings.promotion,
-            lambda canary, stable, since: canary_votes(known.feedback, canary=canary, stable=stable, since_ms=since),
+            lambda canary, stable, since: canary_votes(
+                known.feedback, canary=canary, stable=stable, since_ms=since, believed=Believed(known.raters)
+            ),
             holder=holder,
             now=now_ms(),
         )

@@ -24,10 +24,10 @@ from exchange.log.port import EventLog
 from exchange.log.sender import Batching, Sender, given_up
 from exchange.log.spool import Spool
 from exchange.log.tally import NoTally, Tally
-from schemas.topics import DEAD_LETTER, ERASURES, POLICY, REPLICAS
+from schemas.topics import DEAD_LETTER, ERASURES, POLICY, RATERS, REPLICAS
 from schemas.wire import LogRecord
 
-NEVER_SPOOLED = frozenset({POLICY.name, REPLICAS.name, ERASURES.name, DEAD_LETTER.name})
+NEVER_SPOOLED = frozenset({POLICY.name, REPLICAS.name, ERASURES.name, RATERS.name, DEAD_LETTER.name})
 _LAST_CALL_S = 5.0
 
 

@@ -8,17 +8,14 @@ starts, and a restore does when it is done.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exchange.keys.port import KeyStore
-from exchange.log.port import EventLog, StoredRecord, TopicPartition
-from schemas.errors import InvalidInput, Unavailable
-from schemas.event import Event
+from exchange.log.port import EventLog
+from exchange.reading.whole import read_whole
 from schemas.events import ErasureApplied, ErasureRequested
 from schemas.topics import ERASURES
-from schemas.wire import decode_event
 
 log = logging.getLogger(__name__)
 
@@ -38,24 +35,13 @@ def read_erasures(event_log: EventLog, *, timeout_s: float = 10.0) -> tuple[Eras
     Raises:
         Unavailable: the log cannot be reached, or its end was not reached in time.
     """
-    places = {TopicPartition(ERASURES.name, number): 0 for number in event_log.partitions(ERASURES.name)}
-    ends = {place: event_log.end_offset(place) for place in places}
     requests: dict[str, ErasureRequested] = {}
     applied: dict[str, dict[str, ErasureApplied]] = {}
-    reader = event_log.reader(places)
-    try:
-        deadline = time.monotonic() + timeout_s
-        while any(reader.positions()[place] < end for place, end in ends.items()):
-            if time.monotonic() > deadline:
-                raise Unavailable(f"the topic {ERASURES.name} could not be read to its end in time")
-            for record in reader.poll(timeout_s=0.1):
-                event = _decoded(record)
-                if isinstance(event, ErasureRequested):
-                    requests.setdefault(event.id, event)
-                elif isinstance(event, ErasureApplied):
-                    applied.setdefault(event.erasure_id, {}).setdefault(event.id, event)
-    finally:
-        reader.close()
+    for event in read_whole(event_log, ERASURES.name, timeout_s=timeout_s):
+        if isinstance(event, ErasureRequested):
+            requests.setdefault(event.id, event)
+        elif isinstance(event, ErasureApplied):
+            applied.setdefault(event.erasure_id, {}).setdefault(event.id, event)
     found = (Erasure(request, tuple(applied.get(name, {}).values())) for name, request in requests.items())
     return tuple(sorted(found, key=lambda erasure: (erasure.request.at, erasure.request.id)))
 
@@ -75,11 +61,3 @@ def replay_erasures(erasures: Iterable[Erasure], keys: KeyStore) -> int:
     if destroyed:
         log.warning("%d keys of erased people were there again and have been destroyed again", destroyed)
     return destroyed
-
-
-def _decoded(record: StoredRecord) -> Event | None:
-    try:
-        return decode_event(record.value, record.headers)
-    except InvalidInput as error:
-        log.warning("record %d of %s cannot be read: %s", record.position.offset, record.position.topic, error)
-        return None

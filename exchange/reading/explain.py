@@ -93,4 +93,5 @@ def _feedback(snapshot: SnapshotManifest) -> FeedbackUsed:
         funnel=snapshot.funnel,
         excluded=snapshot.excluded,
         reasons=snapshot.reasons,
+        agreement=snapshot.agreement,
     )

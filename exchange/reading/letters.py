@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from exchange.log.port import EventLog, Position, StoredRecord, TopicPartition
 from schemas.errors import InvalidInput, NotFound, Unavailable
-from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, TOPICS
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, RATERS, TOPICS
 from schemas.wire import CLAIM_HEADER, ORIGIN_HEADER, REASON_HEADER, LogRecord, decode_event, header
 
 REPLAYED = "attune_replayed"
 _OWN = frozenset({ORIGIN_HEADER, REASON_HEADER, REPLAYED})
 _PLACE = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)(?:/(?P<partition>[0-9]+)@(?P<offset>[0-9]+))?(?: .*)?")
-_REPLAYABLE = frozenset({COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name})
+_REPLAYABLE = frozenset({COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name, RATERS.name})
 _PATIENCE_S = 10.0
 
 

@@ -14,7 +14,7 @@ from deploy.brokers.broker import Broker
 from exchange.log.port import EventLog, TopicPartition
 from exchange.open import open_log
 from schemas.errors import IntegrityError
-from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK, RATERS
 from schemas.wire import encode_event
 from tests.factories import Maker
 from trainer.intake.batch import Batch
@@ -22,7 +22,7 @@ from trainer.intake.ingest import Answer, Ingest
 from trainer.intake.ledger import Ledger
 
 pytestmark = pytest.mark.kafka
-TOPICS = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name)
+TOPICS = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name, RATERS.name)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ from schemas.journal import (
 )
 from schemas.manifests import (
     AdapterManifest,
+    Agreement,
     AnswerExample,
     FileDigest,
     GateReport,
@@ -59,6 +60,7 @@ from schemas.manifests import (
     SnapshotManifest,
     files_digest,
 )
+from schemas.raters import RaterEvidence, RaterJudged
 from schemas.sealed import Sealed
 
 FOLDER = Path(__file__).parent / "v1"
@@ -196,6 +198,29 @@ SAMPLES: dict[str, Record] = {
         counts={"rows": 17},
         actor="trainer_1",
     ),
+    "rater_judged": RaterJudged(
+        id="rj_1",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        rater="user_9c1b",
+        verdict="quarantined",
+        why="9 of 40 words agree with what others say",
+        actor="trainer_1",
+        evidence=RaterEvidence(
+            test="agreement", words=40, agreed=9, people=0.75, expected=0.625, p_value=2e-7, until=AT
+        ),
+    ),
+    "rater_released": RaterJudged(
+        id="rj_2",
+        at=AT,
+        policy="support",
+        tenant="acme",
+        rater="user_9c1b",
+        verdict="released",
+        why="a new colleague",
+        actor="key:k_1",
+    ),
     "replica_reported": ReplicaReported(
         id="rep_1",
         at=AT,
@@ -273,6 +298,15 @@ SAMPLES["counted_snapshot_manifest"] = SAMPLES["snapshot_manifest"].model_copy(
         "words_by_domain": {"orders": 4, "unspecified": 1},
         "funnel": {"answered": 40, "rated": 6, "reward_model": 5},
         "reasons": {"late": "it came after the feedback window of its answer"},
+    }
+)
+
+SAMPLES["agreed_snapshot_manifest"] = SAMPLES["counted_snapshot_manifest"].model_copy(
+    update={
+        "agreement": {
+            "thumbs": Agreement(alpha=0.625, items=3, people=5, judgements=9),
+            "pairs": Agreement(alpha=None, items=0, people=0, judgements=0),
+        }
     }
 )
 

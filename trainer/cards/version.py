@@ -93,6 +93,7 @@ def _feedback(used: FeedbackUsed | None) -> str:
         ("words by domain", counts(used.by_domain)),
         ("answers by version", counts(used.answers_by_version)),
         ("left out", counts(used.excluded)),
+        *((f"agreement of people on {name}", text(found.in_words())) for name, found in used.agreement.items()),
     ]
     return table(("", ""), rows)
 

@@ -9,12 +9,12 @@ from statistics import NormalDist
 from schemas.errors import InvalidInput
 
 
-def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
     """The two-sided Wilson score interval of a proportion (Wilson 1927, eq. 4 of Brown, Cai & DasGupta 2001).
 
     Args:
         successes: 0 to `trials`; halves are allowed (a tie counts half).
-        trials: at least 1.
+        trials: at least 1; parts are allowed, as of words that weigh less.
         confidence: two-sided, in (0, 1).
 
     Raises:

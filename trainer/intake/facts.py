@@ -19,6 +19,7 @@ from schemas.base import Id, Millis, Record, VersionNumber
 from schemas.completion import Arm, Consent, SamplingParameters, Shown
 from schemas.events import AnswerDisplayed, ConsentChanged
 from schemas.feedback import FeedbackReceived
+from schemas.raters import RaterJudged
 
 
 class AnswerFacts(Record):
@@ -114,6 +115,8 @@ class Known:
     """Without their sealed content."""
     displayed: tuple[AnswerDisplayed, ...] = ()
     consents: tuple[ConsentChanged, ...] = ()
+    raters: tuple[RaterJudged, ...] = ()
+    """Who was quarantined or released, for this policy."""
     erased_completions: frozenset[str] = frozenset()
     """Completion ids whose rows are tombstones."""
     erased_feedback: frozenset[str] = frozenset()

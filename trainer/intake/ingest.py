@@ -1,4 +1,4 @@
-"""From the log into the ledger: a policy's completions, feedback, consents and erasures, from where the ledger stands.
+"""From the log into the ledger: a policy's completions, feedback, consents, erasures and raters, from where it stands.
 
 Records of other policies are skipped by their header, unread; but a person's consent and erasure hold whatever policy
 they were recorded under. What cannot be read goes to the dead letters with its original bytes, place and reason, and
@@ -18,7 +18,7 @@ from exchange.log.port import EventLog, LogReader, LogReplaced, RecordsLost, Sto
 from schemas.errors import IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.events import ConsentChanged, ErasureApplied, ErasureRequested
-from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, ERASURES, FEEDBACK, RATERS
 from schemas.wire import decode_event, header
 from trainer.intake.batch import Batch, BeforeCommit, DeadLetter, Gap
 from trainer.intake.ledger import Ledger
@@ -26,7 +26,7 @@ from trainer.intake.rows import STORED
 
 log = logging.getLogger(__name__)
 Answer = Literal["stop", "continue"]
-_TOPICS = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name)
+_TOPICS = (COMPLETIONS.name, FEEDBACK.name, CONSENTS.name, ERASURES.name, RATERS.name)
 _OF_ALL_POLICIES = frozenset({ConsentChanged.wire_type(), ErasureRequested.wire_type()})
 
 

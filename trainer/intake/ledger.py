@@ -187,6 +187,7 @@ class Ledger(Closeable):
                 feedback=tuple(self._parsed["feedback"].values()),
                 displayed=tuple(self._parsed["displayed"].values()),
                 consents=tuple(self._parsed["consent"].values()),
+                raters=tuple(self._parsed["rater"].values()),
                 erased_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and not old),
                 erased_feedback=frozenset(name for name, kind, _, old in gone if kind == "feedback" and not old),
                 expired_completions=frozenset(name for _, kind, name, old in gone if kind == "completion" and old),

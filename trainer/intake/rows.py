@@ -12,6 +12,7 @@ from schemas.event import Event
 from schemas.events import AnswerDisplayed, ConsentChanged, ErasureRequested
 from schemas.feedback import FeedbackReceived
 from schemas.imported import FeedbackImported
+from schemas.raters import RaterJudged
 from trainer.intake.facts import CompletionFacts, ImportedFacts
 
 Row = tuple[str, str, str, int, str | None, str | None, str | None]
@@ -23,6 +24,7 @@ KINDS: dict[type[Event], str] = {
     AnswerDisplayed: "displayed",
     ConsentChanged: "consent",
     ErasureRequested: "erasure",
+    RaterJudged: "rater",
 }
 FACTS: dict[str, type[Record]] = {
     "completion": CompletionFacts,
@@ -30,6 +32,7 @@ FACTS: dict[str, type[Record]] = {
     "imported": ImportedFacts,
     "displayed": AnswerDisplayed,
     "consent": ConsentChanged,
+    "rater": RaterJudged,
 }
 STORED = tuple(KINDS)
 """The events a ledger takes."""
@@ -48,6 +51,8 @@ def subject_of(event: Event) -> str:
             return event.end_user
         case ErasureRequested():
             return event.subject
+        case RaterJudged():
+            return event.rater
         case _:
             raise InvalidInput(f"a ledger has no place for {event.wire_type()}", field="ce_type")
 

@@ -1,7 +1,7 @@
 """Why a word of feedback or an answer is not learnt from: reasons by name, each tied to an id, so that one thumb can be
 traced.
 
-Knows the reasons; they are found in `join`, `voices` and `eligibility` beside it, in
+Knows the reasons; they are found in `join`, `voices`, `contradictions` and `eligibility` beside it, in
 `trainer.snapshots.snapshot`, and, once the base is in memory, in `trainer.learn.replay`.
 """
 
@@ -36,6 +36,8 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     MISMATCHED = "mismatched"
     NOT_A_PREFERENCE = "not_a_preference"
+    CONTRADICTED = "contradicted"
+    QUARANTINED = "quarantined"
     # The logged numbers are not those of plain sampling from this base's policy.
     WRONG_BASE = "wrong_base"
     TEMPERATURE_ZERO = "temperature_zero"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     SEEN_BEFORE = "seen_before"
     HELD_OUT = "held_out"
     OVER_CAP = "over_cap"
+    OVER_SHARE = "over_share"
 
 
 EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
@@ -76,6 +79,8 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.DUPLICATE: "the person said the same again later, which counts",
         Reason.SUPERSEDED: "the person said something else later, which counts",
         Reason.MISMATCHED: "what was said does not fit what it was said of",
+        Reason.CONTRADICTED: "the person said the opposite of the same answers elsewhere",
+        Reason.QUARANTINED: "the person's words are not believed: `attune raters show` says why, `release` undoes it",
         Reason.NOT_A_PREFERENCE: "comments and outcomes without aspects do not train",
         Reason.WRONG_BASE: "the answer came from another base model",
         Reason.TEMPERATURE_ZERO: "decoded greedily (temperature 0 or top_k 1): the answer was not sampled",
@@ -95,6 +100,7 @@ EXPLANATIONS: MappingProxyType[Reason, str] = MappingProxyType(
         Reason.SEEN_BEFORE: "PPO had it in an earlier snapshot, and there are new ones",
         Reason.HELD_OUT: "the reward model is judged on this person, and imported votes never judge",
         Reason.OVER_CAP: "the snapshot was full of newer ones",
+        Reason.OVER_SHARE: "newer words of the same person fill the share of a snapshot that one person may have",
     }
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.joining.exclusions import count_reasons
-from trainer.joining.join import Joined, aspects_said
+from trainer.joining.join import Joined
+from trainer.joining.words import aspects_said
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Funnel:
     """Those of them that value an aspect of an answer."""
     ppo: int
     """Answers that PPO may learn from, judged by a person or not."""
-    contradictions: int
-    """Comparisons that contradict the same person's thumbs; they count all the same."""
+    quarantined: int
+    """Raters whose words are not believed."""
     excluded_feedback: Mapping[str, int]
     """Words left out, by reason."""
     excluded_answers: Mapping[str, int]
@@ -57,7 +58,7 @@ def funnel(joined: Joined) -> Funnel:
         words=len(joined.words),
         aspects=sum(bool(aspects_said(word.feedback)) for word in joined.words),
         ppo=len(joined.trainable),
-        contradictions=len(joined.contradictions),
+        quarantined=joined.quarantined,
         excluded_feedback=count_reasons(joined.exclusions, "feedback"),
         excluded_answers=count_reasons(joined.exclusions, "answer"),
     )

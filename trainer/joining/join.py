@@ -10,17 +10,15 @@ beside all that (`trainer.joining.imports`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from schemas.completion import ConsentLevel
 from schemas.feedback import (
     AnswerTarget,
     CandidateRef,
-    Comment,
     Comparison,
     ComparisonTarget,
     FeedbackReceived,
-    Outcome,
     Ranking,
     Rating,
     Retraction,
@@ -28,25 +26,13 @@ from schemas.feedback import (
 )
 from trainer.intake.facts import Answer, CompletionFacts, ImportedFacts, Known
 from trainer.joining.consent import Consents, consents_of, may_train
+from trainer.joining.contradictions import Same, by_key, contradicted
 from trainer.joining.eligibility import Scope, ppo_reasons
 from trainer.joining.exclusions import Exclusion, Reason
 from trainer.joining.imports import join_imported
-from trainer.joining.voices import Voice, latest_words, revocations, voice
-
-
-@dataclass(frozen=True)
-class JoinedWord:
-    """One person's word that trains the reward model, with the answers it speaks of."""
-
-    feedback: FeedbackReceived
-    """Without its sealed content."""
-    answers: tuple[Answer, ...]
-    """In the order of the target's candidates; one for an answer target."""
-
-    @property
-    def finished_at(self) -> int:
-        """When the last of its answers was finished, ms since the epoch."""
-        return max(answer.completion.finished_at for answer in self.answers)
+from trainer.joining.raters import Believed
+from trainer.joining.voices import latest_words, revocations
+from trainer.joining.words import JoinedWord, aspects_said, states_preference
 
 
 @dataclass(frozen=True)
@@ -60,8 +46,6 @@ class Joined:
     trainable: tuple[Answer, ...]
     """Those of them that PPO may learn from."""
     exclusions: tuple[Exclusion, ...]
-    contradictions: tuple[str, ...]
-    """Ids of comparisons won by an answer that the same person gave a thumb down, against one with a thumb up."""
     foreign_supersedes: int
     answered: int
     """Answers known, those of erased persons not counted."""
@@ -71,6 +55,8 @@ class Joined:
     """Distinct answers that any feedback speaks of."""
     watermark: int
     window_ms: int
+    quarantined: int = 0
+    """Raters whose words are not believed."""
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
     places: Mapping[str, int] = field(default_factory=dict)
@@ -121,30 +107,34 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
     last, replaced = latest_words(valid, revoked.voided)
     exclusions += replaced
     words: list[JoinedWord] = []
+    believed = Believed(known.raters)
     for word in last:
         reason = _useless(word, targets[word.id], consents, scope)
+        if reason is None and not believed(word.tenant, word.speaker()):
+            reason = Reason.QUARANTINED
         if reason is None:
             words.append(JoinedWord(word, targets[word.id]))
         else:
             exclusions.append(Exclusion("feedback", word.id, reason))
-    imported, not_imported = join_imported(known, consents)
+    imported, not_imported = join_imported(known, consents, believed)
     exclusions += not_imported
-    return Joined(
+    result = Joined(
         words=tuple(words),
         settled=tuple(sorted(settled, key=_by_time)),
         trainable=tuple(sorted(trainable, key=_by_time)),
         exclusions=tuple(sorted(exclusions)),
-        contradictions=_contradictions(words),
         foreign_supersedes=revoked.foreign_supersedes,
         answered=sum(len(completion.choices) for completion in completions.values()),
         displayed=len({(ref.completion_id, ref.choice) for shown in known.displayed for ref in shown.candidates}),
         rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
         watermark=known.watermark,
         window_ms=window_ms,
+        quarantined=len(believed.quarantined),
         imported=imported,
         places=known.places,
         read=known.read,
     )
+    return without_contradictions(result, by_key)
 
 
 def _by_time(answer: Answer) -> tuple[int, str, int]:
@@ -223,42 +213,12 @@ def _useless(word: FeedbackReceived, answers: tuple[Answer, ...], consents: Cons
     return None if states_preference(word) or aspects_said(word) else Reason.NOT_A_PREFERENCE
 
 
-def states_preference(word: FeedbackReceived) -> bool:
-    """Whether a word says which answers are good, and not only something of them."""
-    return not isinstance(word.signal, Comment | Outcome)
-
-
-def aspects_said(word: FeedbackReceived) -> Mapping[str, float]:
-    """The aspects that a word on one answer values. Of candidates side by side it does not say whose they are; and
-    what is no number from -1 to 1 came past the server's own check, and is not believed.
-    """
-    said = word.aspects if isinstance(word.target, AnswerTarget) else {}
-    return {name: value for name, value in said.items() if -1 <= value <= 1}
-
-
-def liked(word: FeedbackReceived) -> bool | None:
-    """A verdict as good or bad: thumbs as they are, 4 or 5 stars good, 1 or 2 bad; None for everything else.
-
-    What the reward model learns from ratings are the stars themselves (`trainer.algorithms.ordinal`).
-    """
-    if isinstance(word.signal, Thumbs):
-        return word.signal.value == "up"
-    if isinstance(word.signal, Rating) and word.signal.stars != 3:
-        return word.signal.stars > 3
-    return None
-
-
-def _contradictions(words: list[JoinedWord]) -> tuple[str, ...]:
-    verdicts: dict[tuple[Voice, tuple[str, int]], bool] = {}
-    for word in words:
-        good = liked(word.feedback)
-        if good is not None:
-            verdicts[voice(word.feedback), word.answers[0].key] = good
-    found: list[str] = []
-    for word in words:
-        signal = word.feedback.signal
-        if isinstance(signal, Comparison) and signal.winner is not None:
-            said = [verdicts.get((voice(word.feedback), answer.key)) for answer in word.answers]
-            if said[signal.winner] is False and True in said:
-                found.append(word.feedback.id)
-    return tuple(found)
+def without_contradictions(joined: Joined, same: Same) -> Joined:
+    """The join without the words that contradict each other, given which answers are the same."""
+    at_odds = contradicted(joined.words, same)
+    exclusions = [Exclusion("feedback", name, Reason.CONTRADICTED) for name in at_odds]
+    return replace(
+        joined,
+        words=tuple(word for word in joined.words if word.feedback.id not in at_odds),
+        exclusions=tuple(sorted((*joined.exclusions, *exclusions))),
+    )

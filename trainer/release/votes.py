@@ -1,7 +1,8 @@
 """Blinded votes between a canary and the stable version, out of the feedback that is known.
 
 Votes do not wait for the feedback window and need no consent to training: they are counted, not learnt from. One voice
-per person and comparison; what was taken back, and what comes from models or apps, does not count. Pure.
+per person and comparison; what was taken back, what comes from models or apps, and what the quarantined say does not
+count. Pure.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 from schemas.feedback import Comparison, ComparisonTarget, FeedbackReceived, FeedbackSource
+from trainer.joining.raters import EVERYBODY, Believed
 from trainer.joining.voices import latest_words, revocations, voice
 from trainer.release.promotion import CanaryVote
 
 
 def canary_votes(
-    feedback: Iterable[FeedbackReceived], *, canary: int, stable: int, since_ms: int
+    feedback: Iterable[FeedbackReceived], *, canary: int, stable: int, since_ms: int, believed: Believed = EVERYBODY
 ) -> tuple[CanaryVote, ...]:
-    """The votes cast at or after `since_ms` on comparisons that showed both versions and no other."""
-    words = list(feedback)
+    """The votes of `believed` people, cast at or after `since_ms` on comparisons of both versions and no other."""
+    words = [word for word in feedback if believed(word.tenant, word.speaker())]
     between = [word for word in words if _is_between(word, {canary, stable}) and word.at >= since_ms]
     counted, _ = latest_words(between, revocations(words).voided)
     return tuple(

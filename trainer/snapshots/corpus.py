@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
@@ -17,10 +18,12 @@ from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
 from trainer.joining.join import Joined, join
+from trainer.joining.raters import Believed
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
 from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
+from trainer.snapshots.identity import Identities
 from trainer.snapshots.news import Mark, mark_of, new_labels
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 from trainer.training_data import TrainingData
@@ -43,6 +46,11 @@ class Corpus:
     )
     """What `count` found last: an idle trainer looks every second."""
 
+    @cached_property
+    def identities(self) -> Identities:
+        """Which answers are the same."""
+        return Identities(self.ledger, self.keys)
+
     def count(self, parent: int, since: Mark | None) -> tuple[Funnel, int]:
         """What would be learnt from now, and what became of the rest; and how many labels are new since a moment."""
         asked = (self.ledger.changes(), parent, since)
@@ -58,7 +66,8 @@ class Corpus:
 
     def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
-        return cut_snapshot(self.ledger, self._scope(parent), self.settings, out, since=since)
+        identify = self.identities.of
+        return cut_snapshot(self.ledger, self._scope(parent), self.settings, out, since=since, identify=identify)
 
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
@@ -69,8 +78,10 @@ class Corpus:
         return living_keys(folder, manifest, self.keys)
 
     def votes(self, *, canary: int, stable: int, since_ms: int) -> Sequence[CanaryVote]:
-        """Blinded votes between these two versions, cast at or after `since_ms`."""
-        return canary_votes(self.ledger.known().feedback, canary=canary, stable=stable, since_ms=since_ms)
+        """Blinded votes between these two versions, cast at or after `since_ms` by people who are believed."""
+        known = self.ledger.known()
+        believed = Believed(known.raters)
+        return canary_votes(known.feedback, canary=canary, stable=stable, since_ms=since_ms, believed=believed)
 
     def _scope(self, parent: int) -> Scope:
         return Scope(self.base_fingerprint, parent, self.settings.max_versions_behind)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from schemas.completion import COLLECTED
 from schemas.feedback import Comparison, Correction, Ranking, Rating, Thumbs
 from trainer.intake.facts import Answer
-from trainer.joining.join import JoinedWord, aspects_said, liked
 from trainer.joining.voices import Voice, voice
+from trainer.joining.words import JoinedWord, aspects_said, liked
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from schemas.base import Millis, Record
-from trainer.joining.join import Joined, JoinedWord, states_preference
+from trainer.joining.join import Joined
+from trainer.joining.words import JoinedWord, states_preference
 from trainer.snapshots.selection import SnapshotSettings, is_heldout_person
 
 

@@ -1,9 +1,10 @@
 """Which of the joined words and answers a snapshot takes, and which of them are held out.
 
-Pure. Preferences: all so far, newest first up to a cap, and in what room that leaves the imported votes. Answers for
-PPO: those settled since the last snapshot, unless there are none. Held out: some persons, by a hash of their pseudonym,
-and the newest of the new labels, so that the reward model is judged on people and on a time that it has not seen.
-Imported votes train and never judge: they speak of other systems' answers, and may outnumber the live ones.
+Pure. Preferences: all so far, newest first up to a cap and to a share for each person, and in what room that leaves the
+imported votes, among which a person has no more than that share either. Answers for PPO: those settled since the last
+snapshot, unless there are none. Held out: some persons, by a hash of their pseudonym, and the newest of the new labels,
+so that the reward model is judged on people and on a time that it has not seen. Imported votes train and never judge:
+they speak of other systems' answers, and may outnumber the live ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.intake.facts import Answer, ImportedFacts
 from trainer.joining.exclusions import Exclusion, Reason
-from trainer.joining.join import Joined, JoinedWord
+from trainer.joining.join import Joined
+from trainer.joining.voices import voice
+from trainer.joining.words import JoinedWord
+from trainer.quality.share import within_share
 
 
 class SnapshotSettings(BaseModel):
@@ -29,6 +33,13 @@ class SnapshotSettings(BaseModel):
         60_000, ge=0, description="event time that every completion waits for its feedback, ms (ours)"
     )
     max_labels: int = Field(50_000, ge=1, description="words of feedback at most, the newest (ours)")
+    max_person_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="of the words of a snapshot, one person's at most (their newest); with few people at most twice an "
+        "equal part (ours)",
+    )
     max_answers: int = Field(20_000, ge=1, description="answers for PPO at most, the newest (ours)")
     heldout_users: float = Field(0.1, ge=0, lt=1, description="share of persons whose labels are held out (ours)")
     heldout_time: float = Field(
@@ -57,11 +68,18 @@ def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Sel
         since: watermark of the last snapshot that was learnt from, ms since the epoch; None where there is none.
     """
     newest_first = sorted(joined.words, key=lambda word: (word.feedback.at, word.feedback.id), reverse=True)
-    words = tuple(reversed(newest_first[: settings.max_labels]))
+    fates = within_share(
+        [voice(word.feedback) for word in newest_first], settings.max_person_share, settings.max_labels
+    )
+    words = tuple(word for word, fate in zip(reversed(newest_first), reversed(fates), strict=True) if fate == "taken")
     fresh = [answer for answer in joined.trainable if _is_new(answer.completion.finished_at, joined, since)]
     pool = fresh or joined.trainable
     answers = tuple(pool[max(0, len(pool) - settings.max_answers) :])
-    exclusions = [Exclusion("feedback", word.feedback.id, Reason.OVER_CAP) for word in newest_first[len(words) :]]
+    exclusions = [
+        Exclusion("feedback", word.feedback.id, Reason(fate))
+        for word, fate in zip(newest_first, fates, strict=True)
+        if fate != "taken"
+    ]
     old = {answer.key for answer in joined.trainable} - {answer.key for answer in pool}
     for answer in joined.trainable[: len(joined.trainable) - len(answers)]:
         reason = Reason.SEEN_BEFORE if answer.key in old else Reason.OVER_CAP
@@ -78,11 +96,14 @@ def _select_imported(
 ) -> tuple[tuple[ImportedFacts, ...], list[Exclusion]]:
     """The newest `room` imported votes of persons who are not held out; oldest first."""
     theirs = [vote for vote in joined.imported if not is_heldout_person(vote.speaker(), settings)]
-    cut = max(0, len(theirs) - room)
+    fates = within_share(
+        [(vote.tenant, vote.speaker()) for vote in reversed(theirs)], settings.max_person_share, max(0, room)
+    )
+    told = list(zip(theirs, reversed(fates), strict=True))
     held_out = [vote for vote in joined.imported if is_heldout_person(vote.speaker(), settings)]
     exclusions = [Exclusion("feedback", vote.id, Reason.HELD_OUT) for vote in held_out]
-    exclusions += [Exclusion("feedback", vote.id, Reason.OVER_CAP) for vote in theirs[:cut]]
-    return tuple(theirs[cut:]), exclusions
+    exclusions += [Exclusion("feedback", vote.id, Reason(fate)) for vote, fate in told if fate != "taken"]
+    return tuple(vote for vote, fate in told if fate == "taken"), exclusions
 
 
 def heldout_by(group: str, finished_at: int | None, selection: Selection, settings: SnapshotSettings) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from schemas.manifests import FileDigest, OffsetRange, SnapshotManifest, canonic
 from schemas.sealed import Sealed
 from trainer.intake.facts import Answer
 from trainer.intake.ledger import Ledger
+from trainer.joining.contradictions import Same, by_key
 from trainer.joining.eligibility import Scope
 from trainer.joining.exclusions import EXPLANATIONS, Exclusion, count_reasons
 from trainer.joining.funnel import funnel
-from trainer.joining.join import Joined, join
+from trainer.joining.join import Joined, join, without_contradictions
+from trainer.quality.agreement import agreement
 from trainer.snapshots.examples import Rows, rows_of
 from trainer.snapshots.selection import Selection, SnapshotSettings, select
 
@@ -91,6 +93,9 @@ ABOUT = "about.json"
 """The manifest of the files above, stored among them."""
 
 
+Identify = Callable[[Iterable[Answer]], Same]
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A snapshot as cut: its manifest, and the join it came from."""
@@ -100,13 +105,20 @@ class Snapshot:
 
 
 def cut_snapshot(
-    ledger: Ledger, scope: Scope, settings: SnapshotSettings, out: Path, *, since: int | None = None
+    ledger: Ledger,
+    scope: Scope,
+    settings: SnapshotSettings,
+    out: Path,
+    *,
+    since: int | None = None,
+    identify: Identify = lambda _: by_key,
 ) -> Snapshot:
     """Write the files of a snapshot into `out`, an empty or missing folder. Publish it with
     `registry.publish_snapshot(out, snapshot.manifest)`.
 
     Args:
         since: watermark of the last snapshot that was learnt from (ms since the epoch), None where there is none.
+        identify: tells of answers which are the same; by default each is like no other.
 
     Raises:
         Conflict: `out` holds something.
@@ -117,6 +129,8 @@ def cut_snapshot(
     while True:
         known = ledger.known()
         joined = join(known, scope, settings.feedback_window_ms)
+        same = identify(answer for word in joined.words for answer in word.answers)
+        joined = without_contradictions(joined, same)
         selection = select(joined, settings, since)
         rows = rows_of(selection, joined.settled, settings)
         used = _answers_used(selection)
@@ -151,6 +165,7 @@ def cut_snapshot(
         words_by_language=_count(word.answers[0].completion.language for word in selection.words),
         words_by_domain=_count(word.answers[0].completion.domain for word in selection.words),
         funnel={**funnel(joined).stages(), "reward_model": len(selection.words), "ppo": len(selection.answers)},
+        agreement=agreement(selection.words, same),
         reasons={str(reason): EXPLANATIONS[reason] for reason in sorted({one.reason for one in exclusions})},
     )
     # Beside the rows, so that the snapshot's digest names their origin too: equal rows read from more of a log are

@@ -73,6 +73,20 @@ def test_the_operators_commands_on_a_running_server(tmp_path: Path) -> None:
             assert f"first in snapshot {digest[:12]}" in told
             assert "in_version: It taught support@v1." in told
 
+        # raters: quarantined by an operator, told by the doctor, released
+        told = attune(live, "raters", "quarantine", "--user", "bob", "--why", "the same on everything")
+        pseudonym = told.split()[0]
+        assert "is quarantined since" in told
+        live.settle()
+        assert "1 raters are quarantined; 1 words of theirs" in attune(
+            live, "doctor", "-c", str(live.home.trainer), code=1
+        )
+        assert f"{pseudonym} │ quarantined" in attune(live, "raters", "list")
+        assert "is believed since" in attune(live, "raters", "release", pseudonym, "--why", "it was a test")
+        told = attune(live, "raters", "show", pseudonym)
+        assert told.index("the same on everything") < told.index("it was a test")
+        live.settle()
+
         # doctor: beside both, in words, and for scripts
         told = attune(live, "doctor", "-c", str(live.home.trainer), "-c", str(live.home.server), code=1)
         assert "funnel 9 answered, 0 displayed, 2 rated, 2 joined" in told

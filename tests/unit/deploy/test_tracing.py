@@ -39,6 +39,10 @@ FEEDBACK = {
     "funnel": {"answered": 40, "displayed": 0, "rated": 9, "joined": 8, "reward_model": 7, "ppo": 12},
     "excluded": {"feedback.late": 2, "answer.temperature_zero": 28},
     "reasons": {"late": "it came too late", "temperature_zero": "decoded greedily"},
+    "agreement": {
+        "thumbs": {"alpha": 0.625, "items": 3, "people": 5, "judgements": 9},
+        "pairs": {"alpha": None, "items": 0, "people": 0, "judgements": 0},
+    },
 }
 MADE: dict[str, Any] = {
     "version": "support@v2",
@@ -88,6 +92,8 @@ def test_a_version_is_explained_in_one_screen(monkeypatch: pytest.MonkeyPatch) -
         "7 user",
         "40 answered, 0 displayed, 9 rated, 8 joined, 7 reward_model, 12 ppo",
         "28 answer: decoded greedily",
+        "agreement on thumbs alpha 0.62 (3 shared by 5 people, 9 judgements)",
+        "agreement on pairs not measurable (nothing was judged by more than one person)",
         "over the budget [of 6]",
         "7.500",
         "[b]no idea",

@@ -18,7 +18,17 @@ from tests.unit.server.control.whole import Headers, Whole, open_server
 CHAT: dict[str, Any] = {"model": "support", "messages": [{"role": "user", "content": "hello"}]}
 ROLLBACK = "/v1/admin/policies/support/rollback"
 PROMOTE = "/v1/admin/policies/support/promote"
-POSTS = ("/v1/chat/completions", "/v1/comparisons", "/v1/feedback", "/v1/displayed", "/v1/consent", PROMOTE, ROLLBACK)
+RATERS = "/v1/admin/policies/support/raters"
+POSTS = (
+    "/v1/chat/completions",
+    "/v1/comparisons",
+    "/v1/feedback",
+    "/v1/displayed",
+    "/v1/consent",
+    PROMOTE,
+    ROLLBACK,
+    RATERS,
+)
 ERASURES = "/v1/admin/erasures"
 LIMIT = 50_000
 
@@ -292,6 +302,7 @@ async def test_keys_open_what_their_scopes_say_and_nothing_else(server: Whole) -
         "/v1/consent": {Scope.CHAT, Scope.FEEDBACK},
         PROMOTE: {Scope.ADMIN},
         ROLLBACK: {Scope.ADMIN},
+        RATERS: {Scope.ADMIN},
     }
     assert set(allowed) == set(POSTS)
     for path, scopes in allowed.items():

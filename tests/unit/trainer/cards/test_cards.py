@@ -64,6 +64,7 @@ def test_a_card_says_where_a_version_came_from_and_how_to_take_it_back() -> None
         "5 thumbs",
         "| kl\\_budget | **failed** | 7.5 | 6 | over the budget \\[of 6\\] |",
         "![Curves of its training](curves.png)",
+        "| agreement of people on thumbs | alpha 0.62 (3 shared by 5 people, 9 judgements) |",
         "17 + 25?",
         '"clip": 0.2',
         "attune policy rollback support@v2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from tests.factories import PLAIN, START, Maker
 from tests.tiny_models import make_tiny_model
 from tests.unit.privacy.scan import Plants, scan
 from tests.unit.trainer.control.world import World
+from trainer.candidate import Workshop
+from trainer.data import TokenPair
 from trainer.gates.measure import answer_logprobs
 from trainer.learn.config import LoraSettings
 from trainer.main import run_trainer
@@ -63,9 +65,23 @@ def state_of(world: World) -> PolicyState:
         return journal.state("support")
 
 
-def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World, tmp_path: Path) -> None:
-    settings = world.settings(reward_model={"aspects": {"opening": {"weight": 0.5}}})
+def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Size] = []
+    states_of = Workshop.states
+
+    def watched(self: Workshop, answers: Sequence[TokenPair]) -> torch.Tensor:
+        states = states_of(self, answers)
+        seen.append(states.shape)
+        return states
+
+    monkeypatch.setattr(Workshop, "states", watched)
+    settings = world.settings(reward_model={"aspects": {"opening": {"weight": 0.5}}}, raters={"min_words": 5})
     assert once(settings) == 0
+    ((answers, width),) = seen
+    assert width > 1
+    assert 60 < answers <= 96, "what the base makes of all that was judged, equal answers once"
     state = state_of(world)
     assert (state.stable, state.canary, state.canary_share) == (0, 1, 0.5)
     assert state.lease.holder is None, "given back"
@@ -78,6 +94,7 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(world: World,
     assert 0 < manifest.kl_nats_per_sequence <= manifest.kl_budget_nats_per_sequence == settings.learner.kl_budget
     assert manifest.recipe["ppo"]["learning_rate"] == 1e-3  # type: ignore[index, call-overload]
     assert manifest.recipe["feedback"]["min_new_labels"] == 20  # type: ignore[index, call-overload]
+    assert manifest.recipe["raters"] == {"quarantine": True, "min_words": 5, "false_discoveries": 0.05}
     assert manifest.metrics["answers"] >= 8
     assert str(tmp_path) not in manifest.model_dump_json(), "no path of this machine"
     snapshot = registry.snapshot(manifest.snapshot)

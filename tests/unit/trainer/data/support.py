@@ -13,6 +13,7 @@ from schemas.completion import CompletionRecorded
 from schemas.event import Event
 from schemas.events import AnswerDisplayed, ConsentChanged
 from schemas.feedback import FeedbackReceived
+from schemas.raters import RaterJudged
 from schemas.wire import encode_event
 from tests.factories import BASE
 from trainer.intake.facts import CompletionFacts, Known
@@ -36,6 +37,7 @@ def known(events: Iterable[Event], *, watermark: int | None = None) -> Known:
         feedback=tuple(event for event in items if isinstance(event, FeedbackReceived)),
         displayed=tuple(event for event in items if isinstance(event, AnswerDisplayed)),
         consents=tuple(event for event in items if isinstance(event, ConsentChanged)),
+        raters=tuple(event for event in items if isinstance(event, RaterJudged)),
         watermark=max(event.at for event in items) if watermark is None else watermark,
     )
 

@@ -42,7 +42,7 @@ def told() -> tuple[LogRecord, ...]:
     words: list[FeedbackReceived] = [
         *thumbs,
         make.thumb(answers[0], up=False, at=2_000, user="u0"),  # the later word counts
-        make.comparison([answers[0], answers[4]], user="u0"),
+        make.comparison([answers[0], answers[4]], winner=1, user="u0"),
         make.ranking(answers[4:7], [[2], [0, 1]], user="u1"),
         make.rating(answers[4], 5, at=1_500, user="u0"),
         make.correction(answers[5], "better", user="u1"),
@@ -59,6 +59,8 @@ def told() -> tuple[LogRecord, ...]:
         make.consent("u2", ConsentLevel.TRAIN, at=1_400),
         make.consent("u1", ConsentLevel.STORE, at=4_000, policy="sales"),
         make.erasure("u3", at=5_000),
+        make.judged("u1", "quarantined", at=6_000),
+        make.judged("u1", "released", at=7_000),
         make.completion(50_000, user="u3", id="cmpl_came_back"),
         make.completion(100_000, id="cmpl_last"),
     ]

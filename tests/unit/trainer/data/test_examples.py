@@ -185,7 +185,7 @@ def test_the_funnel_counts_each_stage() -> None:
     ]
     counted = funnel(joined(*answers, greedy, *words, make.displayed(answers[:3])))
     assert (counted.answered, counted.displayed, counted.rated) == (6, 3, 4)
-    assert (counted.joined, counted.words, counted.ppo, counted.contradictions) == (3, 3, 5, 0)
+    assert (counted.joined, counted.words, counted.ppo, counted.quarantined) == (3, 3, 5, 0)
     assert counted.excluded_feedback == {"duplicate": 1, "late": 1, "not_a_preference": 1}
     assert counted.excluded_answers == {"cut_off": 1}
 

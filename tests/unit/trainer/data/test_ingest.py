@@ -17,7 +17,7 @@ from schemas.completion import ConsentLevel
 from schemas.errors import IntegrityError, Unavailable
 from schemas.event import Event
 from schemas.events import ReplicaReported
-from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK
+from schemas.topics import COMPLETIONS, CONSENTS, DEAD_LETTER, ERASURES, FEEDBACK, RATERS
 from schemas.wire import LogRecord, encode_event
 from tests.factories import Maker
 from tests.unit.trainer.data.support import ledger_of, log_of, pump_all
@@ -260,7 +260,7 @@ def test_a_log_that_goes_away_while_reading_is_read_again(log: MemoryLog, monkey
         assert ingest.lag() == 0
 
 
-def test_ingest_reads_four_topics(log: MemoryLog) -> None:
+def test_ingest_reads_five_topics(log: MemoryLog) -> None:
     with ledger_of(log) as ledger:
         ingest = Ingest(log, ledger, "support")
         assert {place.topic for place in ingest._places} == {
@@ -268,6 +268,7 @@ def test_ingest_reads_four_topics(log: MemoryLog) -> None:
             FEEDBACK.name,
             CONSENTS.name,
             ERASURES.name,
+            RATERS.name,
         }
 
 

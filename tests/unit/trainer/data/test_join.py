@@ -175,16 +175,19 @@ def test_tombstones_exclude_their_words_and_words_on_them() -> None:
     assert reasons(result) == {on_gone.id: {Reason.ERASED}, "fb_gone": {Reason.ERASED}}
 
 
-def test_contradictions_count_but_stay() -> None:
+def test_words_that_cannot_all_be_meant_are_out() -> None:
+    """She likes A, dislikes B and prefers B to A: nothing tells which of the three is a slip."""
     make = Maker()
     good, bad = make.completion(), make.completion()
     words = [make.thumb(good, up=True), make.thumb(bad, up=False)]
     vote = make.comparison([good, bad], winner=1)
     others = make.comparison([good, bad], winner=1, user="bob")
-    agreeing = make.comparison([good, bad], winner=0, user="ann", at=900)
-    result = joined(good, bad, *words, vote, others, agreeing)
-    assert result.contradictions == (vote.id,)
-    assert {vote.id, others.id} <= set(ids(result.words))
+    agreeing = make.comparison([good, bad], winner=0, user="cid", at=900)
+    likes = make.thumb(good, up=True, user="cid")
+    result = joined(good, bad, *words, vote, others, agreeing, likes)
+    out = {word.id: {Reason.CONTRADICTED} for word in (*words, vote)}
+    assert reasons(result) == out
+    assert set(ids(result.words)) == {others.id, agreeing.id, likes.id}
 
 
 def test_every_reason_is_explained() -> None:
