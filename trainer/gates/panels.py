@@ -30,7 +30,6 @@ from trainer.gates.value import Estimate
 from trainer.learn.config import RewardConfig
 from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
 from trainer.models.base import SharedBase
-from trainer.models.batching import micro_batches
 
 PANELS = 3
 _MOST_LABELS = 600
@@ -84,15 +83,25 @@ def fit_panels(
     if not answers:
         return ()
     distinct = list(dict.fromkeys(answers))
-    states = mean_states(base, distinct, config.micro_batch_tokens)
     place = {answer: row for row, answer in enumerate(distinct)}
+    return panels_on(mean_states(base, distinct, config.micro_batch_tokens), place, pairs, thumbs, config)
+
+
+def panels_on(
+    states: Tensor,
+    place: Mapping[TokenPair, int],
+    pairs: Sequence[PreferencePair],
+    thumbs: Sequence[ThumbedAnswer],
+    config: RewardConfig,
+) -> tuple[Panel, ...]:
+    """The panels on given states [N, H], of which `place` names each answer's row."""
     panels = []
     for number in range(PANELS):
         own_pairs, other_pairs = _divided(pairs, number)
         own_thumbs, other_thumbs = _divided(thumbs, number)
         if not own_pairs and not own_thumbs:
             continue
-        weight = _fitted(states, place, own_pairs, own_thumbs, config)
+        weight = linear_head(states, place, own_pairs, own_thumbs, config)
         scores = states @ weight
         asked = couples(other_pairs, other_thumbs)
         right = sum(bool(scores[place[better]] > scores[place[worse]]) for better, worse in asked)
@@ -104,7 +113,7 @@ def mean_states(base: SharedBase, answers: Sequence[TokenPair], token_budget: in
     """The frozen base's mean state over each answer's tokens, float32 [N, H] on the CPU."""
     parts: dict[int, Tensor] = {}
     with base.role(None), torch.no_grad():
-        for batch in micro_batches(answers, range(len(answers)), token_budget, base.device):
+        for batch in base.batches(answers, range(len(answers)), token_budget):
             parts |= dict(zip(batch.rows, base.pooled(batch, "mean").cpu(), strict=True))
     return torch.stack([parts[row] for row in range(len(answers))])
 
@@ -115,13 +124,14 @@ def _divided(labels: Sequence[_Label], number: int) -> tuple[list[_Label], list[
     return own, [label for label in labels if panel_of(label.group) != number]
 
 
-def _fitted(
+def linear_head(
     states: Tensor,
     place: Mapping[TokenPair, int],
     pairs: Sequence[PreferencePair],
     thumbs: Sequence[ThumbedAnswer],
     config: RewardConfig,
 ) -> Tensor:
+    """What these labels say of states: the weights [H] of a probe."""
     cohorts = sorted({item.cohort for item in thumbs})
     data = ProbeData(
         states=states,
