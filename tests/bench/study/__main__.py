@@ -1,4 +1,4 @@
-"""Runs the study in batches; each run's record is a line in OUT/runs.jsonl, and what is there is not run again.
+"""Runs the study in batches; each run's record is a line in OUT/BASE/runs.jsonl, and what is there is not run again.
 
   python -m tests.bench.study --batch tune      settings on the development seeds
   python -m tests.bench.study --batch test      PPO, none, DPO, KTO on the test seeds, once
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from deploy.demo.base import BaseOptions, make_base
+from deploy.demo.base import BaseOptions, base_digest, make_base
 from tests.bench.study import tables
 from tests.bench.study.arms import run
 from tests.bench.study.exam import Examiner
@@ -49,8 +49,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small world")
     parser.add_argument("--write", type=Path, metavar="DOCS", help="write tables and plot of what there is")
     asked = parser.parse_args()
+    out = asked.out / base_digest(BaseOptions())  # what another base made is another study
     if asked.write:
-        write(Records(asked.out).all(), asked.write)
+        write(Records(out).all(), asked.write)
         return
     torch.set_num_threads(1)
     model = make_base(asked.bases, BaseOptions())
@@ -59,12 +60,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(quick(base, model, Path(folder)))
         return
-    records = Records(asked.out)
+    records = Records(out)
     for batch in asked.batch or IN_ORDER:
         chosen = tables.best(record for record in records.all() if record["batch"] == "tune")
         todo = [job for job in jobs(batch, chosen) if asked.arm is None or job.arm in asked.arm]
         while not all(records.has(job) for job in todo):
-            work(todo, base, model, asked.out, records)
+            work(todo, base, model, out, records)
             time.sleep(_WAIT_S)  # for worlds that another process holds, or that it leaves when it dies
 
 
