@@ -17,11 +17,13 @@ from deploy import collect as collect_command
 from deploy import dead_letters as dead_letters_command
 from deploy import erase as erase_command
 from deploy import feedback as feedback_command
+from deploy import guidance as guidance_command
 from deploy import keys as keys_command
 from deploy import policy as policy_command
 from deploy import raters as raters_command
 from deploy import topics as topics_command
 from deploy.doctor import command as doctor_command
+from deploy.labelling import command as label_command
 from deploy.votes import command as votes_command
 from schemas.errors import AttuneError
 
@@ -39,12 +41,14 @@ feedback_command.app.command("export")(votes_command.export_votes)
 app.add_typer(policy_command.app, name="policy")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(feedback_command.app, name="feedback")
+app.add_typer(guidance_command.app, name="guidance")
 app.add_typer(raters_command.app, name="raters")
 app.add_typer(topics_command.app, name="topics")
 app.add_typer(dead_letters_command.app, name="dead-letter")
 app.command(name="chat")(chat_command.chat)
 app.command(name="doctor")(doctor_command.doctor)
 app.command(name="collect")(collect_command.collect)
+app.command(name="label")(label_command.label)
 app.command(name="erase")(erase_command.erase)
 app.command(name="backup")(backup_command.backup)
 app.command(name="restore")(backup_command.restore_backup)
@@ -116,7 +120,10 @@ def sft(
 @app.command()
 def demo(
     model: Annotated[str | None, typer.Option(help="Any Hugging Face model instead of the tiny one made here.")] = None,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of the loop.")] = 3,
+    turns: Annotated[
+        int,
+        typer.Option(min=1, help="Turns of the loop; up to two more where none of them came to a promoted version."),
+    ] = 3,
     log: Annotated[str, typer.Option(help="sqlite, or kafka for a real broker.")] = "sqlite",
     replicas: Annotated[int, typer.Option(min=1, help="Servers on the one log, each with an engine of its own.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,

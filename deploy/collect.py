@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,9 +25,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deploy.client import AttuneClient
-from schemas.base import Body, Record, Slug
+from schemas.base import Body, Record, Slug, parse_version_name
 from schemas.completion import COLLECTED
 from schemas.errors import ConfigError, Conflict, InvalidInput, Unavailable
+from schemas.guidance import GuidanceShown, parse_prompts
 from schemas.wire import validation_summary
 
 MAX_PROMPTS, MAX_FILE_BYTES = 100_000, 200_000_000
@@ -42,14 +44,26 @@ class Prompt(Body):
 
     messages: tuple[dict[str, JsonValue], ...] = Field(min_length=1, description="as for the chat API")
     language: Slug | None = Field(default=None, description="slice for reports")
+    name: Slug | None = None
+    domain: Slug | None = Field(default=None, description="what it is about; the answers' domain is `collected`")
 
 
 class Done(Record):
     """How far a collection has come."""
 
-    prompts: str = Field(description="sha-256 of the prompts file")
+    prompts: str = Field(description="sha-256 of the prompts")
     asked: int = Field(ge=0, description="requests that are settled; the next prompt is this one, counted round")
     answers: int = Field(ge=0, description="answers sampled")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Where prompts come from."""
+
+    name: str
+    """Of the published version, or of the file."""
+    digest: str
+    """sha-256."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,31 @@ def read_prompts(path: Path) -> tuple[tuple[Prompt, ...], str]:
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise InvalidInput(f"{path.name} has {len(prompts)} prompts, not 1 to {MAX_PROMPTS}", field="prompts")
     return tuple(prompts), hashlib.sha256(raw).hexdigest()
+
+
+def published_prompts(client: AttuneClient, name: str) -> tuple[tuple[Prompt, ...], PromptSet]:
+    """The prompts of a published set (`support@v2`, or `support` for the newest), and which set it is.
+
+    Raises:
+        InvalidInput: the name is none.
+        AttuneError: there is no such set, or the key lacks the scope read.
+    """
+    policy, version = parse_version_name(name) if "@" in name else (name, None)
+    place = "newest" if version is None else f"v{version}"
+    told = GuidanceShown.model_validate(client.request("GET", f"/v1/guidance/{quote(policy, safe='')}/prompts/{place}"))
+    prompts = tuple(Prompt.model_validate(one.model_dump(mode="json")) for one in parse_prompts(told.text))
+    return prompts, PromptSet(told.version, told.digest)
+
+
+def find_prompts(client: AttuneClient, file: Path | None, name: str | None) -> tuple[tuple[Prompt, ...], PromptSet]:
+    """The prompts of a file, or of a published set. Raises InvalidInput unless exactly one is named."""
+    if (file is None) == (name is None):
+        raise InvalidInput("name either --prompts FILE or --prompt-set POLICY@vN", field="prompts")
+    if name is not None:
+        return published_prompts(client, name)
+    assert file is not None  # noqa: S101 the one of the two
+    prompts, digest = read_prompts(file)
+    return prompts, PromptSet(file.name, digest)
 
 
 class Collector:
@@ -208,7 +247,13 @@ def _write(state: Path, done: Done) -> None:
 
 
 def collect(
-    prompts: Annotated[Path, typer.Option(help="JSONL: one {'messages': [...]} a line; may have 'language'.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSONL: one {'messages': [...]} a line; may have name, language, domain.")
+    ] = None,
+    prompt_set: Annotated[
+        str | None,
+        typer.Option(help="Instead: a published prompt set, e.g. support@v2; support is the newest."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Policy alias.")] = "support",
     url: Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="The server.")] = "http://127.0.0.1:8000",
     api_key: Annotated[
@@ -219,20 +264,24 @@ def collect(
     rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Requests a second at most.")] = 1.0,
     temperature: Annotated[float, typer.Option(min=0.05, max=2, help="Sampling temperature.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens at most in one answer.")] = 512,
-    state: Annotated[Path | None, typer.Option(help="Where progress lies; default: beside the prompts.")] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Where progress lies; default: beside the prompts, or for a set here, by its name."),
+    ] = None,
     anytime: Annotated[bool, typer.Option("--anytime", help="Do not wait until the server is idle.")] = False,
 ) -> None:
     """Sample answers to curated prompts at full distribution, for PPO to learn from, while the server is idle."""
-    lines, digest = read_prompts(prompts)
+    client = AttuneClient(url, api_key, timeout_s=600)
+    lines, origin = find_prompts(client, prompts, prompt_set)
     plan = Plan(model, samples, limit, rate, temperature, max_tokens, anytime)
     console = Console(stderr=True)
+    console.print(f"{len(lines)} prompts of {origin.name}, digest {origin.digest[:12]}", highlight=False, markup=False)
     with Progress(console=console) as bars:
         bar = bars.add_task("answers", total=limit)
 
         def tell(done: Done, words: str) -> None:
             bars.update(bar, completed=done.answers, description=words[:60] or "answers")
 
-        where = state or prompts.with_name(f"{prompts.name}.collected.json")
-        client = AttuneClient(url, api_key, timeout_s=600)
-        done = Collector(client, plan, lines, digest, where, tell=tell).run()
-    console.print(f"{done.answers} answers to {min(done.asked, len(lines))} prompts")
+        where = state or (prompts or Path(origin.name)).with_name(f"{origin.name}.collected.json")
+        done = Collector(client, plan, lines, origin.digest, where, tell=tell).run()
+    console.print(f"{done.answers} answers to {min(done.asked, len(lines))} prompts of {origin.name}", highlight=False)

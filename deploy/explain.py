@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +32,7 @@ def show(told: Mapping[str, Any], console: Console, *, recipe: bool) -> None:
             "KL to the base",
             f"{made['kl_nats_per_sequence']:.3f} of {made['kl_budget_nats_per_sequence']:g} nats per sequence",
         ),
+        ("guidance", _guidance(told["version"], made.get("guidance", ()))),
         ("code", f"{made['code_version']}, seed {made['seed']}"),
     ):
         facts.add_row(f"[dim]{name}[/dim]", escape(str(value)))
@@ -72,6 +73,12 @@ def _feedback(feedback: Mapping[str, Any], console: Console) -> None:
         item, _, reason = name.partition(".")
         words = feedback["reasons"].get(reason, reason)
         console.print(f"  [dim]left out[/dim] {count} {item}: {escape(words)}", highlight=False, soft_wrap=True)
+
+
+def _guidance(version: str, guidance: Sequence[Mapping[str, Any]]) -> str:
+    policy = version.partition("@")[0]
+    named = (f"{one['kind']} {policy}@v{one['version']} ({one['digest'][:12]})" for one in guidance)
+    return ", ".join(named) or "none was published"
 
 
 def _counts(console: Console, name: str, counts: Mapping[str, int]) -> None:

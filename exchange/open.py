@@ -46,7 +46,7 @@ def open_log(url: str, *, kafka: KafkaSettings | None = None, registry: str | No
         if registry is None or registry == _MEMORY:
             return log
         from exchange.log.claims import Blobs, ClaimingLog
-        from exchange.registry.files import store_at
+        from exchange.registry.stores import store_at
 
         return ClaimingLog(log, Blobs(*store_at(registry)), log.fits)
     raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, JsonValue
 
 from schemas.base import Millis, Record, Sha256
-from schemas.manifests import Agreement, AnswerExample, GateResult
+from schemas.manifests import Agreement, AnswerExample, GateResult, GuidanceInForce
 from schemas.reports import Curves, RewardReport
 
 
@@ -47,6 +47,9 @@ class VersionExplained(Record):
     recipe: dict[str, JsonValue]
     code_version: str
     seed: int
+    guidance: tuple[GuidanceInForce, ...] = Field(
+        default=(), description="what was in force while the words of its snapshot were said"
+    )
 
 
 class CardFacts(Record):

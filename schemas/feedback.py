@@ -7,11 +7,11 @@ on a target counts, once: `supersedes` and the retraction name an earlier feedba
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, FiniteFloat, StringConstraints, model_validator
 
-from schemas.base import Body, Id, Record, Slug, VersionNumber
+from schemas.base import Body, Id, Record, Sha256, Slug, VersionNumber
 from schemas.event import Event
 from schemas.sealed import Sealed
 
@@ -140,6 +140,13 @@ class FeedbackContent(Record):
     tags: dict[str, str] = Field(default_factory=dict, description="the client's own, as in TensorZero's body")
 
 
+class Labeller(Record):
+    """A model that judged in the place of people, and the principles that it judged by."""
+
+    model: Id = Field(description="as its endpoint calls it")
+    constitution: Sha256 = Field(description="digest of the policy's constitution that it was given")
+
+
 class FeedbackReceived(Event):
     """A person, a rater, a model or an app said something of an answer."""
 
@@ -154,6 +161,7 @@ class FeedbackReceived(Event):
     aspects: dict[Slug, float] = Field(default_factory=dict, description="operator-defined names, values in [-1, 1]")
     reasons: tuple[Slug, ...] = ()
     source: FeedbackSource = FeedbackSource.USER
+    labeller: Labeller | None = Field(default=None, description="of the source ai, where it said who it is")
     idempotency_key: str | None = Field(
         default=None, max_length=128, description="a keyed hash of what the client chose, which may be personal"
     )
@@ -173,6 +181,10 @@ class FeedbackReceived(Event):
 Unit = Annotated[float, Field(ge=-1, le=1)]
 
 
+class LabellerBody(Labeller, Body):
+    """A Labeller whose unknown fields are refused."""
+
+
 class _FeedbackBody(Body):
     # Bodies name the signal first and this class last: pydantic takes the configuration of the last base, and an
     # unknown field must be refused here.
@@ -182,9 +194,16 @@ class _FeedbackBody(Body):
     aspects: dict[Slug, Unit] = Field(default_factory=dict, max_length=16)
     reasons: tuple[Slug, ...] = Field(default=(), max_length=16)
     source: FeedbackSource = FeedbackSource.USER
+    labeller: LabellerBody | None = Field(default=None, description="which model judges by what; with source ai alone")
     comment: Text | None = None
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     supersedes: Id | None = None
+
+    @model_validator(mode="after")
+    def _labeller_is_ai(self) -> Self:
+        if self.labeller is not None and self.source is not FeedbackSource.AI:
+            raise ValueError("labeller is for the source 'ai', and only for it")
+        return self
 
 
 class ThumbsBody(Thumbs, _FeedbackBody):

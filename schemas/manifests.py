@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
@@ -23,6 +25,38 @@ def files_digest(files: Mapping[str, FileDigest]) -> str:
     """One sha-256 over names, digests and sizes, whatever order they come in."""
     lines = [f"{name}\0{files[name].sha256}\0{files[name].size}\n" for name in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class GuidanceKind(StrEnum):
+    """What guides those who judge a policy's answers, and what the policy is asked by hand."""
+
+    GUIDELINES = "guidelines"
+    CONSTITUTION = "constitution"
+    PROMPTS = "prompts"
+
+
+GuidanceVersion = Annotated[int, Field(ge=1, lt=2**31, description="counted by kind and policy")]
+
+
+class GuidanceManifest(Record):
+    """One published version of a policy's guidance. The newest of its kind is in force until the next one."""
+
+    kind: GuidanceKind
+    policy: PolicyName
+    version: GuidanceVersion
+    created_at: Millis = Field(description="from when on it is in force")
+    files: dict[str, FileDigest]
+    digest: Sha256 = Field(description="files_digest(files)")
+    note: str = Field(default="", max_length=2000, description="why it was published, for operators")
+
+
+class GuidanceInForce(Record):
+    """Guidance that was in force while the words of a snapshot were said."""
+
+    kind: GuidanceKind
+    version: GuidanceVersion
+    digest: Sha256
+    since: Millis
 
 
 class GateResult(Record):
@@ -96,6 +130,7 @@ class AdapterManifest(Record):
     report: Sha256 | None = Field(
         default=None, description="digest of its gate report and training curves in the registry (`reports`)"
     )
+    guidance: tuple[GuidanceInForce, ...] = Field(default=(), description="that of its snapshot")
 
 
 class OffsetRange(Record):
@@ -146,6 +181,9 @@ class SnapshotManifest(Record):
     reasons: dict[str, str] = Field(default_factory=dict, description="each reason in `excluded`, in plain words")
     agreement: dict[str, Agreement] = Field(
         default_factory=dict, description="of people on equal answers to equal questions: `thumbs`, `pairs`"
+    )
+    guidance: tuple[GuidanceInForce, ...] = Field(
+        default=(), description="what was in force from its first word to its watermark, by kind and version"
     )
 
 

@@ -46,6 +46,7 @@ from server.openapi import install_description
 from server.request.consents import ConsentBook
 from server.request.description import engine_routes
 from server.request.fates import FateDesk, fates_router
+from server.request.guidance import GuidanceDesk, guidance_router
 from server.request.models import models_router
 from server.request.mount import install_request_path
 from server.request.recorder import Recorder
@@ -214,6 +215,7 @@ def build_app(settings: ServerSettings, parts: Parts) -> Application:
     app.include_router(admin_router(administration, parts.api_keys))
     app.include_router(explanations_router(administration, journal, parts.registry, parts.api_keys))
     app.include_router(fates_router(desk))
+    app.include_router(guidance_router(GuidanceDesk(parts.registry, section.policies), parts.api_keys))
     erasures = Erasures(
         path, parts.log, parts.registry, administration, work=section.data_dir / "erasures", backups=section.backups
     )

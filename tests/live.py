@@ -30,6 +30,7 @@ from schemas.wire import encode_event
 from server.app import Application, Parts, build_app
 from server.auth import KeyFile
 from server.engine.memory import InMemoryEngine
+from server.engine.memory_chat import Reply, canned_reply
 from server.main import bound_socket
 from server.settings import load_settings as load_server
 from tests.factories import START, Maker
@@ -90,17 +91,20 @@ class Live:
 
 
 @contextmanager
-def live_server(folder: Path) -> Iterator[Live]:
-    """Serve `support@v0` from `folder` until the context ends; backups are expected in `folder/backups`."""
+def live_server(folder: Path, reply: Reply = canned_reply) -> Iterator[Live]:
+    """Serve `support@v0` from `folder` until the context ends; backups are expected in `folder/backups`.
+
+    `reply` is what the engine says.
+    """
     home = write_home(folder, model="none", policy="support", log="sqlite:///log.db")
     home.server.write_text(home.server.read_text().replace("[engine]", 'backups = "backups"\n\n[engine]', 1))
     home.trainer.write_text(home.trainer.read_text().replace("= 3600000", f"= {WINDOW_MS}"))
-    with running(home) as live:
+    with running(home, reply) as live:
         yield live
 
 
 @contextmanager
-def running(home: Home) -> Iterator[Live]:
+def running(home: Home, reply: Reply = canned_reply) -> Iterator[Live]:
     """A server on what lies in a home."""
     settings = load_server(home.server)
     section = settings.server
@@ -115,7 +119,7 @@ def running(home: Home) -> Iterator[Live]:
         feeder = stack.enter_context(Feeder(ingest))
         feeder.start()
         section.data_dir.mkdir(parents=True, exist_ok=True)
-        parts = Parts(InMemoryEngine(), log, registry, keys, KeyFile(section.api_keys), CollectorRegistry())
+        parts = Parts(InMemoryEngine(reply=reply), log, registry, keys, KeyFile(section.api_keys), CollectorRegistry())
         application = build_app(settings, parts)
         listener = stack.enter_context(bound_socket("127.0.0.1", 0))
         stack.enter_context(_served(application, listener))

@@ -69,6 +69,7 @@ def compare(
         rewards: what was learnt from people, which the panels audit; and that with the operator's aspects, which PPO is
             paid by. They are one where no aspect counts.
     """
+    data = data.of_people()  # a model's taste audits nobody
     learnt, paid = rewards
     prompts = [prompt for prompt, _ in candidate.fresh]
     gains = _gains(learnt, candidate, parent)

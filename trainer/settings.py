@@ -53,6 +53,14 @@ class FeedbackSection(SnapshotSettings):
     max_imported_tokens: int = Field(
         default=4096, ge=1, description="tokens of an imported vote's conversation and answer; longer ones do not train"
     )
+    ai_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="what models say (`attune label`) weighs at most this share of what people say, pairs and thumbs "
+        "each for themselves: at 0.5 people keep two thirds, and outvote a model that is wrong throughout; 0 leaves it "
+        "out (ours)",
+    )
     max_versions_behind: int = Field(
         default=MAX_VERSIONS_BEHIND, ge=0, description="answers of older versions do not train PPO"
     )

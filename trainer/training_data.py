@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from schemas.feedback import FeedbackSource
 from trainer.data import AspectValue, JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
@@ -51,6 +52,15 @@ class TrainingData:
         """How many labels of each kind a reward model learns from; ratings are named where there are any."""
         counts = {"pairs": len(self.pairs), "thumbs": len(self.thumbs)}
         return counts | ({"ratings": len(self.ratings)} if self.ratings else {})
+
+    def of_people(self) -> TrainingData:
+        """The same without what models said: for whatever asks what people think."""
+        return replace(
+            self,
+            pairs=tuple(pair for pair in self.pairs if pair.speaker != FeedbackSource.AI),
+            thumbs=tuple(thumb for thumb in self.thumbs if thumb.cohort != FeedbackSource.AI),
+            ratings=tuple(rating for rating in self.ratings if rating.cohort != FeedbackSource.AI),
+        )
 
 
 def _thumbs_of(ratings: Sequence[RatedAnswer]) -> list[ThumbedAnswer]:

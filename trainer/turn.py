@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 
+from exchange.guidance import published_guidance
 from exchange.journal import PolicyJournal
 from exchange.registry.artifacts import describe_folder
 from exchange.registry.port import Registry
@@ -158,7 +159,8 @@ class Turns:
         if parent:
             taught_by = self.registry.adapter(self.settings.policy, parent).snapshot
             since = self.registry.snapshot(taught_by).watermark
-        snapshot = self.corpus.cut(parent, folder, since=since)
+        guidance = published_guidance(self.registry, self.settings.policy)
+        snapshot = self.corpus.cut(parent, folder, since=since, guidance=guidance)
         manifest = snapshot.manifest
         self.registry.publish_snapshot(folder, manifest)
         turn = TurnState(
@@ -299,6 +301,7 @@ class Turns:
             seed=settings.seed,
             examples=judgement.examples,
             curves=learned.curves,
+            guidance=self.registry.snapshot(turn.snapshot).guidance,
         )
         published = self.publisher.publish(turn.reserved, candidate, self.state.turn_dir)
         self._finish(turn, judgement.accuracy, reward_digest)

@@ -26,6 +26,7 @@ from deploy.demo.trace import trace_thumb
 from deploy.demo.workplace import POLICY
 
 LOOP_LIMIT_S = 900.0  # a busy machine still gets its turns
+MORE_TURNS = 2  # at most, where all versions of the turns that were asked for were refused or taken back
 LOOK_EVERY_S = 0.05
 QUESTIONS = 400
 QUESTION_SEED = 31_337  # the gold questions' own seed: no run draws users or demonstrations from it, no tuning looks
@@ -41,6 +42,9 @@ class Loop:
 
     async def run(self, turns: int, *, sabotage: bool = False) -> Report:
         """Let users talk until `turns` versions were promoted or rejected, take one back, measure, report.
+
+        Where none was promoted by then the loop turns on, `MORE_TURNS` times at most: on a small crowd the gates may
+        need more words than that before they trust a reward model.
 
         `sabotage`: one more version of flipped verdicts is made, served and taken back before the users leave.
 
@@ -119,7 +123,8 @@ class Loop:
                     why = f": {version.reason}" if version.reason else ""
                     self.screen.say(f"[b]{version.name}[/b] is {version.stage}, KL {version.kl:.2f} nats{why}")
             decided = sum(version.decided for version in policy.versions)
-            if decided >= turns:
+            waits_for_one = policy.stable == BASE and not self.stage.shuffled
+            if decided >= turns + (MORE_TURNS if waits_for_one else 0):
                 return decided
             await asyncio.sleep(LOOK_EVERY_S)
         self.screen.say(f"[yellow]{LOOP_LIMIT_S:.0f} s are over; going on with what there is[/yellow]")

@@ -145,7 +145,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             min_new_labels=NEW_LABELS,
             max_labels=1_500,
             max_answers=768,
-            heldout_users=0.2,  # of 120; a tenth of them said too little by the second turn to judge a reward model by
+            heldout_users=0.25,  # of 120: by the second turn they have said enough to judge a reward model by
         ),
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
@@ -161,8 +161,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
             max_entropy_drop=0.6,
             # Of 36 greedy answers of so small a model a few come and go by themselves.
             max_ability_drop=0.12,
-            # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck. The
-            # first turn has some fifty.
+            # Of fewer pairs, even a reward model that orders two of three rightly is told from chance only by luck.
             min_pairs=40,
         ),
         suites=SuitesSection(

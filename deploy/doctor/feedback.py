@@ -53,6 +53,8 @@ _REMEDIES: dict[Reason, str] = {
     Reason.MISMATCHED: "The client sends signals that do not fit their handles.",
     Reason.EMPTY: "Answers have no tokens: look at stop strings and max_tokens.",
 }
+_ORDERS = {"comparison", "ranking", "correction", "preference"}
+"""Kinds of words, and of imported votes, that become pairs."""
 # Passing or by design: no cause to worry.
 _HARMLESS = frozenset({Reason.SEEN_BEFORE, Reason.OVER_CAP, Reason.WINDOW_OPEN, Reason.DUPLICATE, Reason.SUPERSEDED})
 
@@ -101,6 +103,7 @@ def look_at_feedback(evidence: Evidence) -> Iterator[Finding]:
     yield from _lost_words(evidence)
     yield from _starved(evidence)
     yield from _voices(evidence)
+    yield from _unheard_models(evidence)
     if funnel.quarantined:
         yield note(
             "quarantined",
@@ -183,6 +186,20 @@ def _starved(evidence: Evidence) -> Iterator[Finding]:
                 f"ppo_{name}",
                 f"{which} answers cannot train PPO: {EXPLANATIONS[reason]}.",
                 _REMEDIES.get(reason, ""),
+            )
+
+
+def _unheard_models(evidence: Evidence) -> Iterator[Finding]:
+    """Words of models weigh a share of what people said of their kind, which is nothing where people said nothing."""
+    joined = evidence.joined
+    people = {word.feedback.signal.kind for word in joined.words} | {vote.kind for vote in joined.imported}
+    for name, kinds in (("comparisons", _ORDERS), ("thumbs", {"thumbs"}), ("ratings", {"rating"})):
+        models = sum(word.feedback.signal.kind in kinds for word in joined.ai)
+        if models and not people & kinds:
+            yield slows(
+                "unheard_models",
+                f"{models} {name} of models have no weight: people gave none, and a model's weigh a share of theirs.",
+                f"Ask people for {name} too.",
             )
 
 

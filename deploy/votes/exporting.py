@@ -15,11 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from deploy.votes.vote import BY_MODEL
 from exchange.keys.port import KeyStore
 from exchange.registry.port import Registry
 from schemas.base import parse_version_name
 from schemas.errors import Conflict, InvalidInput, NotFound
-from schemas.feedback import FeedbackContent
+from schemas.feedback import FeedbackContent, FeedbackSource
 from schemas.imported import ImportedContent
 from schemas.manifests import SnapshotManifest
 from trainer.snapshots.contents import Contents, Row, Unusable, read_tables
@@ -114,6 +115,9 @@ def _lines(
                 label = reader(row, contents)
             except Unusable as unusable:
                 exported.left_out[str(unusable)] += 1
+                continue
+            if label.source == FeedbackSource.AI and shape is not Shape.JSONL:
+                exported.left_out[BY_MODEL] += 1  # there is no place to say so
                 continue
             kind = "thumbs" if label.liked is not None else "preferences"
             if shape is Shape.JSONL or (shape is Shape.TRL_UNPAIRED) == (kind == "thumbs"):

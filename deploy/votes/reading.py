@@ -13,8 +13,9 @@ from typing import Any
 
 from deploy.votes import jsonl, langfuse, open_webui
 from deploy.votes.records import Advance, Item, read_items
-from deploy.votes.vote import Vote
+from deploy.votes.vote import BY_MODEL, Vote
 from schemas.errors import ConfigError, InvalidInput
+from schemas.feedback import FeedbackSource
 
 
 class Format(StrEnum):
@@ -90,6 +91,8 @@ class VoteReader:
             return None
         if isinstance(read, str):
             return Found(place, left_out=read)
+        if read.source == FeedbackSource.AI:  # what is imported counts as people's
+            return Found(place, left_out=BY_MODEL)
         return Found(place, vote=read, unread=_unread(item.value, self.format))
 
 

@@ -15,6 +15,8 @@ from schemas.imported import ChatMessage
 MAX_MESSAGES = 256
 MAX_VOTE_BYTES = 1_000_000
 """Of one vote's text: as much as a chat request may have."""
+BY_MODEL = "said_by_a_model"
+"""Why a vote of the source `ai` is left out of what has no place for that mark."""
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 

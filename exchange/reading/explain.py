@@ -52,6 +52,7 @@ def explain_version(registry: Registry, policy: str, version: int) -> VersionExp
         recipe=manifest.recipe,
         code_version=manifest.code_version,
         seed=manifest.seed,
+        guidance=manifest.guidance,
     )
 
 

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 from exchange.registry.artifacts import check_files
 from schemas.base import PolicyName, Sha256, Slug, version_name
 from schemas.errors import IntegrityError, InvalidInput
-from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest
+from schemas.manifests import AdapterManifest, FileDigest, GuidanceManifest, SnapshotManifest
 from schemas.wire import validation_summary
 
-Named = TypeVar("Named", AdapterManifest, SnapshotManifest)
+Named = TypeVar("Named", AdapterManifest, SnapshotManifest, GuidanceManifest)
 MAX_MANIFEST_BYTES = 64 * 2**20
 """Far above any real one; a stored file that was swapped for an endless one must not fill the memory."""
 INDEX: TypeAdapter[dict[str, FileDigest]] = TypeAdapter(dict[str, FileDigest])
@@ -42,6 +42,20 @@ def read_snapshot_manifest(data: bytes, digest: str) -> SnapshotManifest:
     manifest = check_manifest(_parsed(SnapshotManifest, data, f"the manifest of snapshot {digest}"))
     if manifest.digest != digest:
         raise IntegrityError(f"the manifest of snapshot {digest} is that of {manifest.digest}")
+    return manifest
+
+
+def guidance_name(kind: str, policy: str, version: int) -> str:
+    """How messages call a version of guidance, e.g. `guidelines support@v2`."""
+    return f"{kind} {version_name(policy, version)}"
+
+
+def read_guidance_manifest(data: bytes, kind: str, policy: str, version: int) -> GuidanceManifest:
+    """Parse and check a stored manifest. Raises IntegrityError where it is not that of this version."""
+    name = guidance_name(kind, policy, version)
+    manifest = check_manifest(_parsed(GuidanceManifest, data, f"the manifest of {name}"))
+    if (manifest.kind, manifest.policy, manifest.version) != (kind, policy, version):
+        raise IntegrityError(f"the manifest of {name} is that of another version")
     return manifest
 
 

@@ -4,6 +4,7 @@
     artifacts/KIND/DIGEST.json     its index, written last: an artifact without one does not exist
     adapters/POLICY/vN.json        the manifest of a version, written after its artifact: it makes the version visible
     snapshots/DIGEST.json          the manifest of a snapshot, likewise
+    guidance/KIND/POLICY/vN.json   the manifest of a version of guidance, likewise
 
 Files are staged under a temporary name, checked against the manifest, fsynced and renamed (copied and deleted, where a
 store has no rename: the marker still comes last). A manifest is created, never replaced.
@@ -19,7 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
@@ -39,13 +39,23 @@ from exchange.registry.checks import (
     MAX_MANIFEST_BYTES,
     check_manifest,
     check_place,
+    guidance_name,
     read_adapter_manifest,
+    read_guidance_manifest,
     read_snapshot_manifest,
 )
-from exchange.settings import without_password
+from exchange.registry.stores import store_at
 from schemas.base import version_name
-from schemas.errors import ConfigError, IntegrityError, NotFound
-from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, canonical_json, files_digest
+from schemas.errors import IntegrityError, NotFound
+from schemas.manifests import (
+    AdapterManifest,
+    FileDigest,
+    GuidanceKind,
+    GuidanceManifest,
+    SnapshotManifest,
+    canonical_json,
+    files_digest,
+)
 
 _SNAPSHOT_FILE = re.compile(r"([0-9a-f]{64})\.json")
 _VERSION_FILE = re.compile(r"v(0|[1-9][0-9]{0,8})\.json")
@@ -81,12 +91,16 @@ class FilesystemRegistry:
 
     def versions(self, policy: str) -> tuple[int, ...]:
         check_place(policy=policy)
-        names = self._listed(f"{self._root}/adapters/{policy}")
-        return tuple(sorted(int(match[1]) for name in names if (match := _VERSION_FILE.fullmatch(name))))
+        return self._numbered(f"{self._root}/adapters/{policy}")
 
     def snapshots(self) -> tuple[str, ...]:
         names = self._listed(f"{self._root}/snapshots")
         return tuple(sorted(match[1] for name in names if (match := _SNAPSHOT_FILE.fullmatch(name))))
+
+    def _numbered(self, folder: str) -> tuple[int, ...]:
+        """The numbers of the manifests `vN.json` in a folder, ascending."""
+        matches = (_VERSION_FILE.fullmatch(name) for name in self._listed(folder))
+        return tuple(sorted(int(match[1]) for match in matches if match))
 
     def _listed(self, folder: str) -> list[str]:
         """The names in a folder; none where it does not exist."""
@@ -161,8 +175,28 @@ class FilesystemRegistry:
         data = self._read(f"{self._root}/snapshots/{digest}.json", f"snapshot {digest}")
         return read_snapshot_manifest(data, digest)
 
+    def publish_guidance(self, folder: Path, manifest: GuidanceManifest) -> None:
+        check_manifest(manifest)
+        kind, policy, version = manifest.kind, manifest.policy, manifest.version
+        marker = f"{self._root}/guidance/{kind}/{policy}/v{version}.json"
+        self._publish_named(kind.value, folder, manifest, marker, guidance_name(kind, policy, version))
+
+    def guidance(self, kind: GuidanceKind, policy: str, version: int) -> GuidanceManifest:
+        check_place(policy=policy, version=version)
+        path = f"{self._root}/guidance/{kind}/{policy}/v{version}.json"
+        return read_guidance_manifest(self._read(path, guidance_name(kind, policy, version)), kind, policy, version)
+
+    def guidance_versions(self, kind: GuidanceKind, policy: str) -> tuple[int, ...]:
+        check_place(policy=policy)
+        return self._numbered(f"{self._root}/guidance/{kind}/{policy}")
+
     def _publish_named(
-        self, kind: str, folder: Path, manifest: AdapterManifest | SnapshotManifest, marker: str, name: str
+        self,
+        kind: str,
+        folder: Path,
+        manifest: AdapterManifest | SnapshotManifest | GuidanceManifest,
+        marker: str,
+        name: str,
     ) -> None:
         """Store the files, then create the manifest, unless the name is taken by another content."""
         data = canonical_json(manifest)
@@ -264,27 +298,3 @@ class FilesystemRegistry:
             sync_folder(folder)
             if folder == root:
                 break
-
-
-def store_at(url: str) -> tuple[Any, str]:
-    """The file system and the root in it that a registry's URL means. Raises ConfigError as `FilesystemRegistry.at`."""
-    if url.startswith("file:"):
-        path = url.removeprefix("file://") if url.startswith("file://") else url.removeprefix("file:")
-        if not path:
-            raise ConfigError(f"{url!r} names no folder", field="registry", remedy="Write file:///PATH.")
-        return LocalFileSystem(auto_mkdir=True), str(Path(path).absolute())
-    if "://" not in url:
-        raise ConfigError(
-            f"{without_password(url)!r} is no registry",
-            field="registry",
-            remedy="Write memory:, file:///PATH or s3://BUCKET/PREFIX.",
-        )
-    try:
-        # Without the cache of listings, so that versions of other processes are seen.
-        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except (ValueError, ImportError) as error:
-        why = without_password(str(error))
-        raise ConfigError(
-            f"the registry {without_password(url)!r} cannot be opened: {why}", field="registry"
-        ) from error
-    return filesystem, root

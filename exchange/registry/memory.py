@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from exchange.registry.artifacts import cached_copy, check_files, copy_checked, source_file, translated
-from exchange.registry.checks import Named, check_manifest, check_place
+from exchange.registry.checks import Named, check_manifest, check_place, guidance_name
 from schemas.base import version_name
 from schemas.errors import IntegrityError, NotFound
-from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest
+from schemas.manifests import AdapterManifest, FileDigest, GuidanceKind, GuidanceManifest, SnapshotManifest
 
-Name = TypeVar("Name", tuple[str, int], str)
+Name = TypeVar("Name", tuple[str, int], tuple[str, str, int], str)
 
 
 class MemoryRegistry:
@@ -25,6 +25,7 @@ class MemoryRegistry:
         self._artifacts: dict[tuple[str, str], tuple[dict[str, FileDigest], dict[str, bytes]]] = {}
         self._adapters: dict[tuple[str, int], AdapterManifest] = {}
         self._snapshots: dict[str, SnapshotManifest] = {}
+        self._guidance: dict[tuple[str, str, int], GuidanceManifest] = {}
 
     def publish_adapter(self, folder: Path, manifest: AdapterManifest) -> None:
         self._publish_named("adapters", folder, manifest, self._adapters, (manifest.policy, manifest.version))
@@ -96,6 +97,23 @@ class MemoryRegistry:
     def snapshots(self) -> tuple[str, ...]:
         with self._lock:
             return tuple(sorted(self._snapshots))
+
+    def publish_guidance(self, folder: Path, manifest: GuidanceManifest) -> None:
+        name = (manifest.kind.value, manifest.policy, manifest.version)
+        self._publish_named(manifest.kind.value, folder, manifest, self._guidance, name)
+
+    def guidance(self, kind: GuidanceKind, policy: str, version: int) -> GuidanceManifest:
+        check_place(policy=policy, version=version)
+        with self._lock:
+            manifest = self._guidance.get((kind.value, policy, version))
+        if manifest is None:
+            raise NotFound(f"{guidance_name(kind, policy, version)} is not in the registry")
+        return manifest
+
+    def guidance_versions(self, kind: GuidanceKind, policy: str) -> tuple[int, ...]:
+        check_place(policy=policy)
+        with self._lock:
+            return tuple(sorted(number for of, name, number in self._guidance if (of, name) == (kind.value, policy)))
 
     def _publish_named(self, kind: str, folder: Path, manifest: Named, shelf: dict[Name, Named], name: Name) -> None:
         check_manifest(manifest)

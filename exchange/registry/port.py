@@ -1,4 +1,4 @@
-"""The registry port: immutable adapters and snapshots with their manifests, by name.
+"""The registry port: immutable adapters, snapshots and guidance with their manifests, by name.
 
 Knows files, digests and completeness; knows nothing of what the weights do. An artifact becomes visible only
 when all of it is stored (marker last), and never changes afterwards.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest
+from schemas.manifests import AdapterManifest, FileDigest, GuidanceKind, GuidanceManifest, SnapshotManifest
 
 
 class Registry(Protocol):
@@ -66,4 +66,22 @@ class Registry(Protocol):
 
     def snapshots(self) -> tuple[str, ...]:
         """The digests of all complete snapshots, of every policy, sorted."""
+        ...
+
+    def publish_guidance(self, folder: Path, manifest: GuidanceManifest) -> None:
+        """Store the files of a version of guidance and its manifest under kind, policy and version.
+
+        Publishing the very same manifest again is harmless.
+
+        Raises:
+            IntegrityError: a file does not match the manifest, or the version exists with another content.
+        """
+        ...
+
+    def guidance(self, kind: GuidanceKind, policy: str, version: int) -> GuidanceManifest:
+        """The manifest of a version; its files are the artifact `kind`/`digest`. Raises NotFound or IntegrityError."""
+        ...
+
+    def guidance_versions(self, kind: GuidanceKind, policy: str) -> tuple[int, ...]:
+        """The complete versions of one kind of a policy's guidance, ascending."""
         ...

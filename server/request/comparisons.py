@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from schemas.answers import ComparisonAnswer
 from schemas.base import new_id, now_ms
+from schemas.completion import COLLECTED
 from schemas.errors import AttuneError, InvalidInput, Unavailable
 from schemas.events import AnswerDisplayed
 from schemas.feedback import MAX_CANDIDATES, CandidateRef, ComparisonTarget
@@ -29,6 +30,7 @@ from server.auth import Scope
 from server.errors import error_response, invalid_body
 from server.openapi import described
 from server.request.chat_request import ChatBody, GenerationRequest, parse_generation, parse_json
+from server.request.context import RequestContext
 from server.request.description import HEADERS
 from server.request.gateway import CHAT_PATH, ask_engine
 from server.request.prepare import Prepared, caller_of, handle_for, prepare
@@ -203,21 +205,8 @@ def _shown(deps: RequestPath, comparison_id: str, candidates: list[_Candidate]) 
     if context is not None:
         target = ComparisonTarget(comparison_id=comparison_id, candidates=tuple(one.ref() for one in candidates))
         handle = handle_for(deps, context, target, expires_at)
-        event = AnswerDisplayed(
-            id=new_id("disp"),
-            at=now_ms(),
-            policy=context.policy,
-            tenant=context.tenant,
-            conversation=context.conversation,
-            end_user=context.end_user,
-            surface="comparison",
-            comparison_id=comparison_id,
-            candidates=target.candidates,
-        )
-        try:
-            deps.appender.submit(encode_event(event, source=deps.source))
-        except AttuneError as error:  # the person still gets the answers
-            log.error("that comparison %s was shown is not recorded: %s", comparison_id, error)
+        if context.domain != COLLECTED:  # what is collected comes before no one's eyes
+            _tell_shown(deps, context, target)
     body = {
         "id": comparison_id,
         "object": "comparison",
@@ -226,6 +215,24 @@ def _shown(deps: RequestPath, comparison_id: str, candidates: list[_Candidate]) 
         "candidates": [candidate.shown(index) for index, candidate in enumerate(candidates)],
     }
     return JSONResponse(body, headers={"cache-control": "no-store"})
+
+
+def _tell_shown(deps: RequestPath, context: RequestContext, target: ComparisonTarget) -> None:
+    event = AnswerDisplayed(
+        id=new_id("disp"),
+        at=now_ms(),
+        policy=context.policy,
+        tenant=context.tenant,
+        conversation=context.conversation,
+        end_user=context.end_user,
+        surface="comparison",
+        comparison_id=target.comparison_id,
+        candidates=target.candidates,
+    )
+    try:
+        deps.appender.submit(encode_event(event, source=deps.source))
+    except AttuneError as error:  # the person still gets the answers
+        log.error("that comparison %s was shown is not recorded: %s", target.comparison_id, error)
 
 
 def _blinded_failure(candidate: _Candidate) -> Response:

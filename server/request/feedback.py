@@ -268,6 +268,7 @@ class _Desk:
                 aspects=body.aspects,
                 reasons=body.reasons,
                 source=body.source,
+                labeller=body.labeller,
                 idempotency_key=self._idempotency(claims, body.idempotency_key),
                 supersedes=body.supersedes,
                 content=await self._sealed(claims, body, item_id, tags),

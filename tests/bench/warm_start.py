@@ -49,7 +49,7 @@ def main() -> None:
     arms = list(runs[0])
     print(f"| labels | {' | '.join(f'{arm}: accuracy | s' for arm in arms)} |\n|{' --- |' * (1 + 2 * len(arms))}")
     for turn in range(asked.turns):
-        cells = [f"{_mean(runs, arm, turn, 0):.3f} | {_mean(runs, arm, turn, 1):.0f}" for arm in arms]
+        cells = [f"{_mean(runs, arm, turn, 0):.3f} | {_mean(runs, arm, turn, 1):.1f}" for arm in arms]
         print(f"| {(turn + 1) * asked.labels} | {' | '.join(cells)} |")
     last = {arm: [one[arm][-1][0] for one in runs] for arm in arms}
     seconds = {arm: sum(step[1] for one in runs for step in one[arm]) for arm in arms}

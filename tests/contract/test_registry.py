@@ -18,7 +18,14 @@ from exchange.registry.artifacts import describe_folder
 from exchange.registry.files import FilesystemRegistry
 from exchange.registry.port import Registry
 from schemas.errors import ConfigError, IntegrityError, InvalidInput, NotFound, Unavailable
-from schemas.manifests import AdapterManifest, FileDigest, SnapshotManifest, files_digest
+from schemas.manifests import (
+    AdapterManifest,
+    FileDigest,
+    GuidanceKind,
+    GuidanceManifest,
+    SnapshotManifest,
+    files_digest,
+)
 from tests.golden.samples import SAMPLES
 
 WEIGHTS = bytes(range(256)) * 5000
@@ -237,6 +244,43 @@ def test_snapshots_are_listed_and_their_files_read_one_by_one(registry: Registry
         registry.read_artifact_file("../snapshots", first.digest, "more.json")
 
 
+def guidance(folder: Path, version: int = 1, **changes: Any) -> GuidanceManifest:
+    files = describe_folder(folder)
+    facts = {"kind": "guidelines", "policy": "support", "version": version, "created_at": 5}
+    return GuidanceManifest.model_validate(facts | {"files": files, "digest": files_digest(files)} | changes)
+
+
+def test_guidance_goes_by_kind_policy_and_version_and_never_changes(registry: Registry, folder: Path) -> None:
+    rules = GuidanceKind.GUIDELINES
+    assert registry.guidance_versions(rules, "support") == ()
+    first, later = guidance(folder), guidance(folder, 10, note="clearer")
+    for manifest in (later, first, first):
+        registry.publish_guidance(folder, manifest)
+    registry.publish_guidance(folder, guidance(folder, 4, policy="sales"))
+    registry.publish_guidance(folder, guidance(folder, 7, kind="prompts"))
+    assert registry.guidance_versions(rules, "support") == (1, 10)
+    assert registry.guidance_versions(rules, "sales") == (4,)
+    assert registry.guidance_versions(GuidanceKind.PROMPTS, "support") == (7,)
+    assert registry.guidance(rules, "support", 10) == later
+    assert registry.read_artifact_file("guidelines", first.digest, "notes/card.md") == b"# what it is\n"
+    with pytest.raises(IntegrityError, match="exists with another content"):
+        registry.publish_guidance(folder, guidance(folder, note="other"))
+    with pytest.raises(NotFound, match=r"constitution support@v1"):
+        registry.guidance(GuidanceKind.CONSTITUTION, "support", 1)
+    with pytest.raises(InvalidInput):
+        registry.guidance_versions(rules, "../sales")
+
+
+def test_a_manifest_of_guidance_in_another_s_place_is_refused(
+    store: FilesystemRegistry, folder: Path, tmp_path: Path
+) -> None:
+    store.publish_guidance(folder, guidance(folder))
+    place = tmp_path / "registry" / "guidance" / "guidelines" / "support"
+    shutil.copy(place / "v1.json", place / "v2.json")
+    with pytest.raises(IntegrityError, match="that of another version"):
+        store.guidance(GuidanceKind.GUIDELINES, "support", 2)
+
+
 def test_one_tampered_file_is_refused_where_it_is_read_alone(
     store: FilesystemRegistry, folder: Path, tmp_path: Path
 ) -> None:
@@ -333,8 +377,8 @@ def test_a_tampered_manifest_is_refused(store: FilesystemRegistry, folder: Path,
         store.adapter("support", 1)
 
 
-class Torn(Exception):
-    """The process dies here."""
+class Torn(BaseException):
+    """The process dies here: nothing may take that for an error of the store."""
 
 
 @pytest.mark.parametrize("step", ["_stage", "_rename", "_create"])

@@ -30,6 +30,7 @@ from schemas.feedback import (
     Correction,
     FeedbackReceived,
     FeedbackSource,
+    Labeller,
     Outcome,
     Ranking,
     Rating,
@@ -55,6 +56,9 @@ from schemas.manifests import (
     FileDigest,
     GateReport,
     GateResult,
+    GuidanceInForce,
+    GuidanceKind,
+    GuidanceManifest,
     OffsetRange,
     Probe,
     SnapshotManifest,
@@ -138,6 +142,13 @@ SAMPLES: dict[str, Record] = {
     "feedback_correction": _feedback(Correction(), content=SEALED),
     "feedback_comment": _feedback(Comment(), content=SEALED),
     "feedback_outcome": _feedback(Outcome(name="resolved", value=True), source=FeedbackSource.IMPLICIT),
+    "feedback_ai": _feedback(
+        Comparison(verdict="winner", winner=0),
+        COMPARED,
+        id="fb_ai",
+        source=FeedbackSource.AI,
+        labeller=Labeller(model="org/judge-8b", constitution=SHA),
+    ),
     "feedback_retraction": _feedback(Retraction(), supersedes="fb_thumbs"),
     "feedback_imported": FeedbackImported(
         id="imp_1",
@@ -300,6 +311,19 @@ SAMPLES["counted_snapshot_manifest"] = SAMPLES["snapshot_manifest"].model_copy(
         "reasons": {"late": "it came after the feedback window of its answer"},
     }
 )
+_RULES = {"guidelines.md": FileDigest(sha256=SHA, size=700)}
+SAMPLES["guidance_manifest"] = GuidanceManifest(
+    kind=GuidanceKind.GUIDELINES,
+    policy="support",
+    version=2,
+    created_at=AT,
+    files=_RULES,
+    digest=files_digest(_RULES),
+    note="clearer",
+)
+_IN_FORCE = (GuidanceInForce(kind=GuidanceKind.GUIDELINES, version=2, digest=files_digest(_RULES), since=AT),)
+for _name in ("adapter_manifest", "snapshot_manifest"):
+    SAMPLES[f"guided_{_name}"] = SAMPLES[_name].model_copy(update={"guidance": _IN_FORCE})
 
 SAMPLES["agreed_snapshot_manifest"] = SAMPLES["counted_snapshot_manifest"].model_copy(
     update={

@@ -73,6 +73,7 @@ def _facts(made: VersionExplained) -> str:
         ("base model (fingerprint)", f"`{made.base_fingerprint}`"),
         ("snapshot", f"`{made.snapshot}`"),
         ("reward model", f"`{made.reward_model}`"),
+        *((f"{one.kind} in force, version {one.version}", f"`{one.digest}`") for one in made.guidance),
         (
             "KL to the frozen base, over all versions so far",
             f"{made.kl_nats_per_sequence:.3f} of {made.kl_budget_nats_per_sequence:g} nats per sequence",

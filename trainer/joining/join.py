@@ -19,6 +19,7 @@ from schemas.feedback import (
     Comparison,
     ComparisonTarget,
     FeedbackReceived,
+    FeedbackSource,
     Ranking,
     Rating,
     Retraction,
@@ -40,7 +41,7 @@ class Joined:
     """The result of a join, sorted by time and id."""
 
     words: tuple[JoinedWord, ...]
-    """What trains the reward model."""
+    """What people and apps said that trains the reward model."""
     settled: tuple[Answer, ...]
     """All answers that had their window, consented, of this base: what words may speak of."""
     trainable: tuple[Answer, ...]
@@ -52,13 +53,15 @@ class Joined:
     displayed: int
     """Distinct answers that a displayed event names."""
     rated: int
-    """Distinct answers that any feedback speaks of."""
+    """Distinct answers that any feedback speaks of, but for a model's."""
     watermark: int
     window_ms: int
     quarantined: int = 0
     """Raters whose words are not believed."""
     imported: tuple[ImportedFacts, ...] = ()
     """Votes from before Attune that train the reward model."""
+    ai: tuple[JoinedWord, ...] = ()
+    """What models said in the place of people: never counted among what people said."""
     places: Mapping[str, int] = field(default_factory=dict)
     """Event id -> its place in the order in which events were read, from 1."""
     read: int = 0
@@ -119,22 +122,29 @@ def join(known: Known, scope: Scope, window_ms: int) -> Joined:
     imported, not_imported = join_imported(known, consents, believed)
     exclusions += not_imported
     result = Joined(
-        words=tuple(words),
+        words=tuple(word for word in words if not _by_ai(word.feedback)),
         settled=tuple(sorted(settled, key=_by_time)),
         trainable=tuple(sorted(trainable, key=_by_time)),
         exclusions=tuple(sorted(exclusions)),
         foreign_supersedes=revoked.foreign_supersedes,
         answered=sum(len(completion.choices) for completion in completions.values()),
         displayed=len({(ref.completion_id, ref.choice) for shown in known.displayed for ref in shown.candidates}),
-        rated=len({(ref.completion_id, ref.choice) for word in known.feedback for ref in _refs(word)}),
+        rated=len(
+            {(ref.completion_id, ref.choice) for word in known.feedback if not _by_ai(word) for ref in _refs(word)}
+        ),
         watermark=known.watermark,
         window_ms=window_ms,
         quarantined=len(believed.quarantined),
         imported=imported,
+        ai=tuple(word for word in words if _by_ai(word.feedback)),
         places=known.places,
         read=known.read,
     )
     return without_contradictions(result, by_key)
+
+
+def _by_ai(word: FeedbackReceived) -> bool:
+    return word.source is FeedbackSource.AI
 
 
 def _by_time(answer: Answer) -> tuple[int, str, int]:

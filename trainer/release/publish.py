@@ -29,6 +29,7 @@ from schemas.manifests import (
     AnswerExample,
     FileDigest,
     GateReport,
+    GuidanceInForce,
     Probe,
     canonical_json,
     files_digest,
@@ -71,6 +72,8 @@ class Candidate:
     examples: tuple[AnswerExample, ...] = ()
     curves: Curves | None = None
     """Of its training."""
+    guidance: tuple[GuidanceInForce, ...] = ()
+    """Of its snapshot."""
 
 
 class Report(Record):
@@ -268,6 +271,7 @@ def _manifest(
         seed=candidate.seed,
         examples=candidate.examples,
         report=report,
+        guidance=candidate.guidance,
     )
     write_whole(kept, canonical_json(manifest))
     return manifest

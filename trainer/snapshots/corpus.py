@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exchange.keys.port import KeyStore
 from schemas.feedback import FeedbackSource
-from schemas.manifests import SnapshotManifest
+from schemas.manifests import GuidanceManifest, SnapshotManifest
 from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
@@ -22,6 +22,7 @@ from trainer.joining.raters import Believed
 from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
+from trainer.snapshots.ai_share import within_ai_share
 from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.identity import Identities
 from trainer.snapshots.news import Mark, mark_of, new_labels
@@ -56,14 +57,15 @@ class Corpus:
         """The moment of a join, up to which labels have counted once its turn is over."""
         return mark_of(joined, self.settings, self.settings.min_answers)
 
-    def cut(self, parent: int, out: Path, *, since: int | None) -> Snapshot:
+    def cut(self, parent: int, out: Path, *, since: int | None, guidance: Sequence[GuidanceManifest] = ()) -> Snapshot:
         """A snapshot of what is known now, in the new folder `out`; `since` is the watermark the parent learnt to."""
-        identify = self.identities.of
-        return cut_snapshot(self.ledger, self._scope(parent), self.settings, out, since=since, identify=identify)
+        scope, identify = self._scope(parent), self.identities.of
+        return cut_snapshot(self.ledger, scope, self.settings, out, since=since, guidance=guidance, identify=identify)
 
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
-        return training_data(open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat))
+        dataset = open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat)
+        return training_data(dataset, self.settings.ai_share)
 
     def living_keys(self, folder: Path, manifest: SnapshotManifest) -> int:
         """How many of the keys that open a snapshot still exist: fewer than before means that someone was erased."""
@@ -79,8 +81,10 @@ class Corpus:
         return Scope(self.base_fingerprint, parent, self.settings.max_versions_behind)
 
 
-def training_data(dataset: Dataset) -> TrainingData:
-    """A dataset as a turn uses it. Prompts are those of held-out people first, then the others', each once."""
+def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
+    """A dataset as a turn uses it, what models said within its share of what people said. Prompts are those of held-out
+    people first, then the others', each once.
+    """
     train, heldout = dataset.train, dataset.heldout
     prompts = [answer.prompt_ids for answer in heldout.answers]
     prompts += [pair.prompt_ids for pair in heldout.pairs]
@@ -92,9 +96,9 @@ def training_data(dataset: Dataset) -> TrainingData:
         prompts += [rating.prompt_ids for rating in split.ratings]
     return TrainingData(
         answers=train.answers,
-        pairs=train.pairs,
-        thumbs=train.thumbs,
-        ratings=train.ratings,
+        pairs=within_ai_share(train.pairs, ai_share, lambda pair: pair.speaker),
+        thumbs=within_ai_share(train.thumbs, ai_share, lambda thumb: thumb.cohort),
+        ratings=within_ai_share(train.ratings, ai_share, lambda rating: rating.cohort),
         heldout_pairs=heldout.pairs,
         heldout_thumbs=heldout.thumbs,
         heldout_ratings=heldout.ratings,

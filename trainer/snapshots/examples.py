@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.completion import COLLECTED
-from schemas.feedback import Comparison, Correction, Ranking, Rating, Thumbs
+from schemas.feedback import Comparison, Correction, FeedbackSource, Ranking, Rating, Thumbs
 from trainer.intake.facts import Answer
 from trainer.joining.voices import Voice, voice
 from trainer.joining.words import JoinedWord, aspects_said, liked
@@ -129,7 +129,8 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
     thumbs: list[ThumbRow] = []
     corrections: list[CorrectionRow] = []
     aspects: dict[tuple[Voice, tuple[str, int], str], AspectRow] = {}
-    for word in selection.words:
+    for word in selection.spoken:
+        ai = word.feedback.source is FeedbackSource.AI
         feedback, signal, answers = word.feedback, word.feedback.signal, word.answers
         label = (
             feedback.id,
@@ -137,7 +138,7 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
             feedback.speaker(),
             signal.kind,
             str(feedback.source),
-            heldout_by(feedback.speaker(), word.finished_at, selection, settings),
+            "" if ai else heldout_by(feedback.speaker(), word.finished_at, selection, settings),
         )
         for number, (chosen, rejected, tie, weight) in enumerate(_pairs(word)):
             pairs.append(PairRow(*label, number, *answers[chosen].key, *answers[rejected].key, tie, weight))
@@ -147,9 +148,10 @@ def rows_of(selection: Selection, settled: Sequence[Answer], settings: SnapshotS
             corrections.append(CorrectionRow(*label, *answers[0].key))
         if isinstance(signal, Thumbs | Rating):
             stars = signal.stars if isinstance(signal, Rating) else None
-            weight = weights[_stratum(answers[0])]
+            # A model has no propensity of clicking: it judges what it is asked to.
+            weight = 1.0 if ai else weights[_stratum(answers[0])]
             thumbs.append(ThumbRow(*label, *answers[0].key, liked(feedback), weight, stars))
-        for name, value in sorted(aspects_said(feedback).items()):
+        for name, value in () if ai else sorted(aspects_said(feedback).items()):
             # Words come oldest first: of several words of one person on one answer, the latest counts.
             aspects[voice(feedback), answers[0].key, name] = AspectRow(*label, *answers[0].key, name, value)
     return Rows(

@@ -4,7 +4,8 @@ Pure. Preferences: all so far, newest first up to a cap and to a share for each 
 imported votes, among which a person has no more than that share either. Answers for PPO: those settled since the last
 snapshot, unless there are none. Held out: some persons, by a hash of their pseudonym, and the newest of the new labels,
 so that the reward model is judged on people and on a time that it has not seen. Imported votes train and never judge:
-they speak of other systems' answers, and may outnumber the live ones.
+they speak of other systems' answers, and may outnumber the live ones. What models said takes the room that people
+leave, and never judges either.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ class Selection:
     time_cut: int | None
     """Labels on answers finished at or after this moment are held out; None: none for their time."""
     imported: tuple[ImportedFacts, ...] = ()
+    ai: tuple[JoinedWord, ...] = ()
+    """What models said; all of it trains."""
+
+    @property
+    def spoken(self) -> tuple[JoinedWord, ...]:
+        """All words taken, people's first."""
+        return (*self.words, *self.ai)
 
 
 def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Selection:
@@ -87,8 +95,10 @@ def select(joined: Joined, settings: SnapshotSettings, since: int | None) -> Sel
     new = [word for word in words if _is_new(word.finished_at, joined, since)]
     imported, not_taken = _select_imported(joined, settings.max_labels - len(words), settings)
     exclusions += not_taken
+    ai_cut = max(0, len(joined.ai) - (settings.max_labels - len(words) - len(imported)))
+    exclusions += [Exclusion("feedback", word.feedback.id, Reason.OVER_CAP) for word in joined.ai[:ai_cut]]
     time_cut = _time_cut(new or words, settings.heldout_time)
-    return Selection(words, answers, tuple(sorted(exclusions)), time_cut, imported)
+    return Selection(words, answers, tuple(sorted(exclusions)), time_cut, imported, joined.ai[ai_cut:])
 
 
 def _select_imported(

@@ -18,8 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from exchange.guidance import in_force
 from schemas.errors import Conflict
-from schemas.manifests import FileDigest, OffsetRange, SnapshotManifest, canonical_json, files_digest
+from schemas.manifests import (
+    FileDigest,
+    GuidanceManifest,
+    OffsetRange,
+    SnapshotManifest,
+    canonical_json,
+    files_digest,
+)
 from schemas.sealed import Sealed
 from trainer.intake.facts import Answer
 from trainer.intake.ledger import Ledger
@@ -111,6 +119,7 @@ def cut_snapshot(
     out: Path,
     *,
     since: int | None = None,
+    guidance: Sequence[GuidanceManifest] = (),
     identify: Identify = lambda _: by_key,
 ) -> Snapshot:
     """Write the files of a snapshot into `out`, an empty or missing folder. Publish it with
@@ -118,6 +127,7 @@ def cut_snapshot(
 
     Args:
         since: watermark of the last snapshot that was learnt from (ms since the epoch), None where there is none.
+        guidance: all that is published of the policy's; the manifest names what was in force.
         identify: tells of answers which are the same; by default each is like no other.
 
     Raises:
@@ -161,12 +171,15 @@ def cut_snapshot(
             for reason, count in count_reasons(exclusions, item).items()
         },
         filters=filters,
-        words_by_source=_count(str(word.feedback.source) for word in selection.words),
-        words_by_language=_count(word.answers[0].completion.language for word in selection.words),
-        words_by_domain=_count(word.answers[0].completion.domain for word in selection.words),
+        words_by_source=_count(str(word.feedback.source) for word in selection.spoken),
+        words_by_language=_count(word.answers[0].completion.language for word in selection.spoken),
+        words_by_domain=_count(word.answers[0].completion.domain for word in selection.spoken),
         funnel={**funnel(joined).stages(), "reward_model": len(selection.words), "ppo": len(selection.answers)},
         agreement=agreement(selection.words, same),
         reasons={str(reason): EXPLANATIONS[reason] for reason in sorted({one.reason for one in exclusions})},
+        guidance=in_force(
+            guidance, min((word.feedback.at for word in selection.spoken), default=known.watermark), known.watermark
+        ),
     )
     # Beside the rows, so that the snapshot's digest names their origin too: equal rows read from more of a log are
     # another snapshot, with a manifest of its own.
@@ -177,7 +190,7 @@ def cut_snapshot(
 
 def _answers_used(selection: Selection) -> list[Answer]:
     """Every answer that a row names, once, by id."""
-    spoken_of = [answer for word in selection.words for answer in word.answers]
+    spoken_of = [answer for word in selection.spoken for answer in word.answers]
     return [answer for _, answer in sorted({answer.key: answer for answer in (*spoken_of, *selection.answers)}.items())]
 
 
@@ -250,13 +263,13 @@ def _digest(path: Path) -> FileDigest:
 
 
 def _counts(rows: Rows, selection: Selection, tables: Mapping[str, list[dict[str, Any]]]) -> dict[str, int]:
-    kinds = Counter(f"words.{word.feedback.signal.kind}" for word in selection.words)
+    kinds = Counter(f"words.{word.feedback.signal.kind}" for word in selection.spoken)
     heldout = {
         f"heldout_{name}": sum(bool(row.heldout) for row in getattr(rows, name))
         for name in ("pairs", "thumbs", "corrections", "aspects", "answers")
     }
     files = {name.removesuffix(".parquet"): len(table) for name, table in tables.items()}
-    return dict(sorted((files | heldout | {"words": len(selection.words)} | kinds).items()))
+    return dict(sorted((files | heldout | {"words": len(selection.spoken)} | kinds).items()))
 
 
 def _count(names: Iterable[str | None]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deploy.client import AttuneClient
-from deploy.collect import Collector, Plan, read_prompts
+from deploy.collect import Collector, Plan, find_prompts, read_prompts
 from schemas.errors import AttuneError, ConfigError, Conflict, InvalidInput, Unavailable
 from tests.unit.server.request.conftest import open_world
 from tests.unit.trainer.data.support import facts
@@ -127,6 +127,28 @@ def test_a_faulty_file_is_refused(tmp_path: Path, text: str, words: str) -> None
         read_prompts(path)
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_prompts(tmp_path / "none")
+
+
+def test_a_published_set_is_as_good_as_a_file(prompts: Path) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        line = {"name": "where", "language": "en", "domain": "orders", "messages": [{"role": "user", "content": "hi"}]}
+        shown = {"kind": "prompts", "version": "support@v2", "digest": "a" * 64, "created_at": 1, "note": ""}
+        return httpx.Response(200, json={**shown, "text": json.dumps(line), "principles": None})
+
+    client = AttuneClient("http://attune", "ak_x")
+    client._http = httpx.Client(base_url="http://attune", transport=httpx.MockTransport(answer))
+    (prompt,), origin = find_prompts(client, None, "support@v2")
+    assert (prompt.messages, prompt.language) == (({"role": "user", "content": "hi"},), "en")
+    assert (origin.name, origin.digest) == ("support@v2", "a" * 64)
+    find_prompts(client, None, "support")
+    assert asked == ["/v1/guidance/support/prompts/v2", "/v1/guidance/support/prompts/newest"]
+    assert find_prompts(client, prompts, None)[1].name == "prompts.jsonl"
+    for both in ((None, None), (prompts, "support")):
+        with pytest.raises(InvalidInput, match="either"):
+            find_prompts(client, *both)
 
 
 async def test_ppo_may_learn_from_what_it_asks_for(prompts: Path, tmp_path: Path) -> None:

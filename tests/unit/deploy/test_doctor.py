@@ -69,6 +69,17 @@ def test_a_healthy_loop_has_nothing_that_blocks() -> None:
     assert found(events) == {}
 
 
+def test_a_model_that_nobody_hears_is_told() -> None:
+    make = Maker()
+    events = talk(make)
+    left, right = make.completion(1, user="judge"), make.completion(2, user="judge")
+    model = make.comparison([left, right], 0, user="judge", source="ai")
+    told = found([*events, left, right, model])["unheard_models"]
+    assert (told.weight, told.message.partition(":")[0]) == (Weight.SLOWS, "1 comparisons of models have no weight")
+    person = make.comparison([left, right], 1, user="u1")
+    assert "unheard_models" not in found([*events, left, right, model, person])
+
+
 def test_silence_is_named_first() -> None:
     make = Maker()
     assert [(code, one.weight) for code, one in found([]).items()] == [("no_answers", Weight.BLOCKS)]

@@ -62,6 +62,7 @@ MADE: dict[str, Any] = {
     "code_version": "0.1.0+gabc",
     "seed": 7,
 }
+MADE["guidance"] = [{"kind": "guidelines", "version": 2, "digest": "ab" * 32, "since": 5}]
 TOLD = {"version": "support@v2", "stage": "canary", "since": 1, "reason": "passed 7 gates", "made": MADE}
 
 
@@ -85,6 +86,7 @@ def test_a_version_is_explained_in_one_screen(monkeypatch: pytest.MonkeyPatch) -
         "support@v2 is canary: passed 7 gates",
         "5" * 64,
         "e" * 64,
+        "guidelines support@v2 (abababababab)",
         "1.500 of 6 nats per sequence",
         "0.1.0+gabc, seed 7",
         "7 words",

@@ -14,13 +14,23 @@ from exchange.reading.explain import card_facts, explain_version
 from exchange.registry.artifacts import describe_folder
 from exchange.registry.port import Registry
 from schemas.errors import IntegrityError, InvalidInput, NotFound
-from schemas.manifests import AnswerExample, GateReport, GateResult, SnapshotManifest, canonical_json, files_digest
+from schemas.manifests import (
+    AnswerExample,
+    GateReport,
+    GateResult,
+    GuidanceInForce,
+    GuidanceKind,
+    SnapshotManifest,
+    canonical_json,
+    files_digest,
+)
 from schemas.reports import Curves, RewardReport
 from server.control.explanations import explained
 from tests.golden.samples import SAMPLES
 from tests.unit.server.control.world import Operator, publish
 
 EXAMPLE = AnswerExample(name="add", question="17 + 25?", before="no idea", after="42")
+IN_FORCE = GuidanceInForce(kind=GuidanceKind.GUIDELINES, version=2, digest="a" * 64, since=5)
 GATE = GateResult(name="kl_budget", passed=True, value=1.5, threshold=6.0, unit="nats", explanation="within")
 
 
@@ -54,6 +64,7 @@ async def test_a_version_is_explained_from_its_feedback_to_its_answers(
         examples=(EXAMPLE,),
         gates=GateReport(results=(GATE,)),
         recipe={"a": 1},
+        guidance=(IN_FORCE,),
     )
     operator.candidate(1, made.digest)
     operator.canary(1)
@@ -68,6 +79,7 @@ async def test_a_version_is_explained_from_its_feedback_to_its_answers(
         assert about["feedback"]["by_source"] == {"user": 5}
         assert about["feedback"]["by_domain"] == {"orders": 4, "unspecified": 1}
         assert about["feedback"]["reasons"] == {"late": "it came after the feedback window of its answer"}
+        assert about["guidance"] == [IN_FORCE.model_dump(mode="json")]
         assert about["gates"] == [GATE.model_dump(mode="json")]
         assert about["examples"] == [EXAMPLE.model_dump(mode="json")]
         assert (about["recipe"], about["code_version"]) == ({"a": 1}, "test")

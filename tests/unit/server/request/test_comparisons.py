@@ -188,3 +188,11 @@ async def test_a_client_that_leaves_takes_its_candidates_with_it(tmp_path: Path)
         events = world.completions()
         assert [event.choices[0].finish_reason for event in events] == ["abort", "abort"]
         assert not any(choice.seen for event in events for choice in event.choices)
+
+
+async def test_what_is_collected_was_shown_to_nobody(world: World) -> None:
+    for domain in ("collected", "orders"):
+        assert (await world.chat(path="/v1/comparisons", metadata={"domain": domain})).status_code == 200
+    shown = [event for event in world.feedback() if isinstance(event, AnswerDisplayed)]
+    (orders,) = ({event.completion_id for event in world.completions() if event.domain == "orders"},)
+    assert {ref.completion_id for event in shown for ref in event.candidates} == orders

@@ -100,6 +100,24 @@ async def test_keys_that_are_sent_must_be_valid_and_have_the_right(world: World)
     assert [event.source.value for event in received(world)] == ["rater", "ai", "implicit"]
 
 
+async def test_a_model_says_who_it_is_and_by_what_it_judges(world: World) -> None:
+    judge = {"model": "org/judge-8b", "constitution": "a" * 64}
+    body = {"handle": await handle_of(world), "kind": "thumbs", "value": "up", "labeller": judge}
+    assert (await world.post("/v1/feedback", {**body, "source": "ai"}, key="rater")).status_code == 200
+    (event,) = received(world)
+    assert event.labeller is not None
+    assert event.labeller.model_dump() == judge
+    for wrong in (
+        {"source": "rater"},
+        {"source": "ai", "labeller": judge | {"temperature": 0}},
+        {"source": "ai", "labeller": judge | {"constitution": "short"}},
+        {"source": "ai", "labeller": judge | {"model": "a\nb"}},
+    ):
+        refused = await world.post("/v1/feedback", {**body, **wrong}, key="rater")
+        assert refused.status_code == 400, refused.text
+        assert "labeller" in refused.json()["error"]["message"] + str(refused.json()["error"]["param"])
+
+
 async def test_signals_fit_their_targets(world: World) -> None:
     answer, comparison = await handle_of(world), (await comparison_of(world, k=3))["handle"]
     for handle, body, field in (

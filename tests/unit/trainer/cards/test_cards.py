@@ -61,6 +61,7 @@ def test_a_card_says_where_a_version_came_from_and_how_to_take_it_back() -> None
         "**canary**: passed 8 gates",
         "5" * 64,
         "1.500 of 6 nats per sequence",
+        "| guidelines in force, version 2 | `" + "ab" * 32,
         "5 thumbs",
         "| kl\\_budget | **failed** | 7.5 | 6 | over the budget \\[of 6\\] |",
         "![Curves of its training](curves.png)",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from exchange.fingerprint import base_fingerprint
+from exchange.guidance import publish_guidance
 from exchange.journal import PolicyJournal
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures
@@ -20,6 +21,7 @@ from exchange.reading.influence import influence
 from schemas.base import now_ms
 from schemas.errors import ConfigError
 from schemas.lifecycle import PolicyState, Stage
+from schemas.manifests import GuidanceKind
 from schemas.wire import encode_event
 from tests.factories import PLAIN, START, Maker
 from tests.tiny_models import make_tiny_model
@@ -78,6 +80,8 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(
 
     monkeypatch.setattr(Workshop, "states", watched)
     settings = world.settings(reward_model={"aspects": {"opening": {"weight": 0.5}}}, raters={"min_words": 5})
+    monkeypatch.setattr("exchange.guidance.now_ms", lambda: START)
+    rules, _ = publish_guidance(open_registry(world.registry), GuidanceKind.GUIDELINES, "support", b"Be brief.")
     assert once(settings) == 0
     ((answers, width),) = seen
     assert width > 1
@@ -102,6 +106,8 @@ def test_a_turn_publishes_a_canary_with_manifest_gates_and_lineage(
     assert snapshot.digest == manifest.snapshot
     assert snapshot.funnel["reward_model"] == 96
     assert snapshot.words_by_source == {"user": 96}
+    assert [(one.kind, one.digest) for one in snapshot.guidance] == [(GuidanceKind.GUIDELINES, rules.digest)]
+    assert manifest.guidance == snapshot.guidance
     assert len(manifest.examples) == 5, "of the suites' questions, answered by base and candidate"
     facts = card_facts(registry, "support", 1)
     assert facts.curves is not None

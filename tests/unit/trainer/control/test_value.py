@@ -69,7 +69,7 @@ def test_answers_of_held_out_people_count_and_no_others() -> None:
 
     heldout = Split((answer("a/0"), answer("b/0")), (), (thumb("a/0"), thumb("late/0"), thumb("b/0", "ai")), ())
     train = Split((answer("late/0"),), (), (thumb("late/0"),), ())
-    (one,) = training_data(Dataset(train, heldout, {})).judged
+    (one,) = training_data(Dataset(train, heldout, {}), 0.5).judged
     assert (one.answer.sample_id, one.liked, one.cohort, one.weight, one.group) == ("a/0", True, "user", 2.0, "ann")
 
 

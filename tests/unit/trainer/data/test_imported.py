@@ -95,7 +95,7 @@ def test_imported_votes_become_pairs_and_thumbs_of_their_own_cohort(tmp_path: Pa
     live, old = data.train.thumbs
     assert (live.cohort, old.cohort, old.liked, old.answer_ids) == ("user", "imported", False, tuple(encode("fine")))
     assert {item.completion_id for item in data.train.answers} == {answer.completion_id}
-    prompts = training_data(data).prompts
+    prompts = training_data(data, 0.5).prompts
     assert tuple(b"hello") not in prompts, "candidates are judged on what Attune was asked"
 
 
