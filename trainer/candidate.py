@@ -119,8 +119,10 @@ class Workshop:
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; its report is laid beside it by `trainer.judging`."""
+        reference = token_pairs(data.answers)
         if self.reward_folder.is_dir():
-            return RewardModel.load(self.base, self.reward_folder)
+            # Scored all together as at first, so that an interrupted turn ends with the same bytes.
+            return RewardModel.load(self.base, self.reward_folder).remembering(reference)
         steps = RecordedSteps(self.progress)
         model = train_reward_model(
             self.base,
@@ -129,7 +131,7 @@ class Workshop:
             self.settings.reward_model,
             self.settings.seed,
             ratings=data.ratings,
-            reference=token_pairs(data.answers),
+            reference=reference,
             progress=steps,
         )
         write_whole(self.work / REWARD_CURVES, canonical_json(Curves.of(steps.history)))

@@ -187,7 +187,6 @@ def _tiny_ppo() -> PpoConfig:
         ratio_low=0.25,
         ratio_high=4.0,
         sequence_k3=0.2,
-        critic="ridge",  # in closed form: half of the time
         stop_mean_abs_log_ratio=0.3,
         stop_effective_sample_size=0.2,
     )

@@ -21,7 +21,6 @@ CONFIG = PpoConfig(
     beta=0.02,
     stop_mean_abs_log_ratio=0.5,
     stop_clip_fraction=0.6,
-    critic="ridge",
 )
 LEARNER = LearnerConfig(kl_budget=3.0)
 

@@ -101,6 +101,14 @@ def test_equal_runs_are_equal_to_the_byte_and_other_seeds_are_not(
     assert other.adapter_digest != first.adapter_digest
 
 
+def test_a_critic_with_an_adapter_takes_twice_the_tokens_and_changes_nothing_of_the_policy(
+    model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path
+) -> None:
+    plain, trained = (_run(model_dir, answers[:32], tmp_path / critic, critic=critic) for critic in ("ridge", "lora"))
+    assert plain.adapter_digest == trained.adapter_digest
+    assert (plain.critic, trained.tokens) == (None, 2 * plain.tokens)
+
+
 def test_a_checkpoint_of_another_run_is_refused(model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path) -> None:
     points = tmp_path / "points"
     train_ppo(tiny_base(model_dir), answers, None, CONFIG, 7, tmp_path / "a", learner=LEARNER, checkpoint_dir=points)
@@ -135,8 +143,8 @@ def test_a_run_that_starts_beyond_the_budget_changes_nothing(
 def test_going_on_from_an_adapter_and_a_critic_keeps_the_base_as_reference(
     model_dir: Path, answers: list[LoggedAnswer], tmp_path: Path
 ) -> None:
-    first = _run(model_dir, answers, tmp_path / "first")
-    still = CONFIG.model_copy(update={"learning_rate": 1e-12, "beta": first.beta})
+    first = _run(model_dir, answers, tmp_path / "first", critic="lora")
+    still = CONFIG.model_copy(update={"learning_rate": 1e-12, "beta": first.beta, "critic": "lora"})
     second = train_ppo(
         tiny_base(model_dir),
         answers,

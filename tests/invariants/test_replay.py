@@ -20,8 +20,7 @@ from trainer.learn.replay import Replay, replay
 from trainer.learn.rollouts import prepare
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import micro_batches
-from trainer.models.forward import pick_tokens, span_log_softmax
+from trainer.models.forward import log_softmax, pick_tokens
 
 CONFIG = PpoConfig(minibatch_answers=16, learning_rate=1e-3, stop_mean_abs_log_ratio=2.0, stop_clip_fraction=1.0)
 LEARNER = LearnerConfig(checkpoint_every=2)
@@ -150,20 +149,18 @@ def test_whole_distributions_are_computed_bit_for_bit_as_without_truncation(
     assert kept is not None
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in mixed]
     heat = torch.tensor([answer.temperature for answer in mixed])
-    for batch in micro_batches(pairs, range(len(pairs)), 256, base.device):
-        logits, index = base.logits(batch)
-        mask, warm = kept.mask(batch, index, logits.shape), heat[list(batch.rows)]
-        confined = pick_tokens(span_log_softmax(logits, warm, mask), index, batch)
-        plain = pick_tokens(span_log_softmax(logits, warm), index, batch)
+    for batch in base.batches(pairs, range(len(pairs)), 256):
+        logits = base.logits(batch)
+        mask, warm = kept.mask(batch, logits.shape[1]), heat[list(batch.rows)]
+        confined = pick_tokens(log_softmax(logits, batch, warm, mask), batch)
+        plain = pick_tokens(log_softmax(logits, batch, warm), batch)
         for place, row in enumerate(batch.rows):
             assert torch.equal(confined[place], plain[place]) is not mixed[row].truncated
     whole = [row for row, answer in enumerate(mixed) if not answer.truncated]
     few = [mixed[row] for row in whole]
     assert _replay(base, few, {}).kept is None
-    first = prepare(base, few, None, CONFIG.model_copy(update={"critic": "ridge"}), None, lambda _done: None)
-    again = prepare(
-        base, few, None, CONFIG.model_copy(update={"critic": "ridge"}), None, lambda _done: None, kept.select(whole)
-    )
+    first = prepare(base, few, None, CONFIG, None, lambda _done: None)
+    again = prepare(base, few, None, CONFIG, None, lambda _done: None, kept.select(whole))
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items())
 
 
@@ -226,7 +223,6 @@ def test_ppo_learns_from_truncated_answers(model_dir: Path, tmp_path: Path) -> N
         beta=0.02,
         stop_mean_abs_log_ratio=0.5,
         stop_clip_fraction=0.6,
-        critic="ridge",
     )
     learner = LearnerConfig(kl_budget=3.0)
     result = train_ppo(base, found.answers, None, config, 0, tmp_path / "out", learner=learner, kept=found.kept)

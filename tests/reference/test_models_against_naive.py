@@ -18,8 +18,8 @@ from trainer.learn.config import LoraSettings
 from trainer.learn.drift import measure_drift
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import micro_batches, pad_batch
-from trainer.models.forward import pick_tokens, span_log_softmax
+from trainer.models.batching import TokenBatch, make_batch, micro_batches, pad_batch
+from trainer.models.forward import log_softmax, pick_tokens
 
 LORA = LoraSettings(rank=4, alpha=8)
 
@@ -44,14 +44,11 @@ def base(model_dir: Path) -> SharedBase:
 
 
 def _pairs() -> list[TokenPair]:
+    """Nine answers to six prompts: three prompts have two, and not next to each other."""
     rng = random.Random(1)
-    return [
-        (
-            tuple(rng.randrange(6, 260) for _ in range(rng.randint(1, 9))),
-            tuple(rng.randrange(6, 260) for _ in range(rng.randint(1, 7))),
-        )
-        for _ in range(9)
-    ]
+    prompts = [tuple(rng.randrange(6, 260) for _ in range(rng.randint(1, 9))) for _ in range(6)]
+    answers = [tuple(rng.randrange(6, 260) for _ in range(rng.randint(1, 7))) for _ in range(9)]
+    return [(prompts[row % 6], answer) for row, answer in enumerate(answers)]
 
 
 def _naive(base: SharedBase, prompt: tuple[int, ...], answer: tuple[int, ...], heat: float) -> list[float]:
@@ -63,15 +60,15 @@ def _naive(base: SharedBase, prompt: tuple[int, ...], answer: tuple[int, ...], h
 
 @torch.no_grad()
 @pytest.mark.parametrize("role", [None, POLICY])
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("budget", [1, 30, 4096])
-def test_logprobs_do_not_depend_on_batching(base: SharedBase, role: str | None, budget: int) -> None:
+def test_logprobs_do_not_depend_on_batching(base: SharedBase, role: str | None, budget: int, packed: bool) -> None:
     pairs = _pairs()
     heats = torch.linspace(0.5, 1.5, len(pairs))
     seen = []
-    for batch in micro_batches(pairs, range(len(pairs)), budget, base.device):
+    for batch in micro_batches(pairs, range(len(pairs)), budget, base.device, packed=packed):
         with base.role(role):
-            logits, index = base.logits(batch)
-            found = pick_tokens(span_log_softmax(logits, heats[list(batch.rows)]), index, batch)
+            found = pick_tokens(log_softmax(base.logits(batch), batch, heats[list(batch.rows)]), batch)
             for place, row in enumerate(batch.rows):
                 expected = _naive(base, *pairs[row], float(heats[row]))
                 assert found[place, : len(expected)].tolist() == pytest.approx(expected, abs=1e-4)
@@ -97,17 +94,20 @@ def test_roles_differ_and_the_reference_is_the_untouched_base(base: SharedBase, 
 
 
 @torch.no_grad()
-def test_scores_and_values_come_from_the_right_states(base: SharedBase) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_scores_and_values_come_from_the_right_states(base: SharedBase, packed: bool) -> None:
     pairs = _pairs()
-    batch = pad_batch(pairs, range(len(pairs)), base.device)
+    batch = make_batch(pairs, range(len(pairs)), base.device, packed=packed)
     head = base.parameters("reward")
     with base.role("reward"):
         scores, values = base.scalar("reward", batch), base.scalars("reward", batch)
+        means = base.scalar("reward", batch, "mean")
         for row, (prompt, answer) in enumerate(pairs):
             ids = torch.tensor([[*prompt, *answer]])
             states = base.module(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
             numbers = states @ head["head.weight"][0] + head["head.bias"]
             assert scores[row].item() == pytest.approx(float(numbers[-1]), abs=1e-4)
+            assert means[row].item() == pytest.approx(float(numbers[len(prompt) :].mean()), abs=1e-4)
             expected = numbers[len(prompt) - 1 : len(prompt) - 1 + len(answer)].tolist()
             assert values[row, : len(answer)].tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -115,21 +115,26 @@ def test_scores_and_values_come_from_the_right_states(base: SharedBase) -> None:
 def test_only_the_role_in_play_gets_a_gradient_and_padding_changes_none_of_it(base: SharedBase) -> None:
     pairs = _pairs()
 
-    def gradients(pad_id: int) -> dict[str, torch.Tensor]:
-        batch = pad_batch(pairs, range(len(pairs)), base.device, pad_id)
+    def gradients(batch: TokenBatch) -> dict[str, torch.Tensor]:
         with base.role(POLICY):
-            logits, index = base.logits(batch)
-        torch.autograd.backward(pick_tokens(span_log_softmax(logits, None), index, batch).sum())
+            logits = base.logits(batch)
+        torch.autograd.backward(pick_tokens(log_softmax(logits, batch), batch).sum())
         found = {name: w.grad.clone() for name, w in base.parameters(POLICY).items() if w.grad is not None}
         for weight in base.parameters(POLICY).values():
             weight.grad = None
         return found
 
-    first, second = gradients(0), gradients(257)
+    every = range(len(pairs))
+    first, second = (gradients(pad_batch(pairs, every, base.device, pad_id)) for pad_id in (0, 257))
+    together = base.batch(pairs, every)
+    assert together.segments
+    packed = gradients(together)
+    largest = max(float(grad.abs().max()) for grad in first.values())
+    assert all(float((first[name] - packed[name]).abs().max()) < 1e-5 * largest for name in first)
     modes = [layer.training for layer in base.module.modules()]
     with base.computing(checkpointing=True):
-        recomputed = gradients(0)
-    assert all(torch.equal(first[name], recomputed[name]) for name in first)
+        recomputed = gradients(together)
+    assert all(torch.equal(packed[name], recomputed[name]) for name in first)
     assert [layer.training for layer in base.module.modules()] == modes
     assert first.keys() == base.parameters(POLICY).keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -14,8 +14,8 @@ import torch
 from trainer.data import TokenPair
 from trainer.gates.sample import sample
 from trainer.models.base import SharedBase
-from trainer.models.batching import TokenBatch, micro_batches
-from trainer.models.forward import pick_columns, span_log_softmax
+from trainer.models.batching import TokenBatch
+from trainer.models.forward import log_softmax, pick_tokens
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def measure_policy(
 
     Args:
         role: the policy measured; None is the frozen base, whose KL is 0 by definition.
-        token_budget: padded tokens per forward pass; bounds memory.
+        token_budget: positions per forward pass; bounds memory.
     """
     if not prompts:
         return PolicyMeasurement((), None, None)
@@ -57,7 +57,7 @@ def measure_policy(
     pairs: list[TokenPair] = list(zip(prompts, answers, strict=True))
     entropy = kl = 0.0
     with torch.no_grad():
-        for batch in micro_batches(pairs, range(len(pairs)), token_budget, base.device):
+        for batch in base.batches(pairs, range(len(pairs)), token_budget):
             batch_entropy, batch_kl = _batch_sums(base, role, batch)
             entropy, kl = entropy + batch_entropy, kl + batch_kl
     lengths = tuple(len(answer) for answer in answers)
@@ -67,14 +67,13 @@ def measure_policy(
 def _batch_sums(base: SharedBase, role: str | None, batch: TokenBatch) -> tuple[float, float]:
     """Entropy and KL to the base, both summed over all answer tokens of the batch, in nats."""
     with base.role(role):
-        logits, index = base.logits(batch)
-    policy = span_log_softmax(logits, None)  # [B, K, V]
-    entropy = pick_columns(-(policy.exp() * policy).sum(-1), index, batch).sum()
+        policy = log_softmax(base.logits(batch), batch)  # [N, V]
+    entropy = -(policy.exp() * policy).sum()
     if role is None:
         return float(entropy), 0.0
     with base.role(None):
-        reference = span_log_softmax(base.logits(batch)[0], None)
-    kl = pick_columns((policy.exp() * (policy - reference)).sum(-1), index, batch).sum()
+        reference = log_softmax(base.logits(batch), batch)
+    kl = (policy.exp() * (policy - reference)).sum()
     return float(entropy), max(0.0, float(kl))
 
 
@@ -84,12 +83,7 @@ def answer_logprobs(
     """The log-probability (nats, temperature 1) of every answer token, in the order of `pairs`."""
     found: dict[int, tuple[float, ...]] = {}
     with torch.no_grad(), base.role(role):
-        for batch in micro_batches(pairs, range(len(pairs)), token_budget, base.device):
-            logits, index = base.logits(batch)
-            logprobs = span_log_softmax(logits, None)  # [B, K, V]
-            for line, row in enumerate(batch.rows):
-                answer = pairs[row][1]
-                places = index[line, : len(answer)]
-                targets = torch.tensor(answer, device=logprobs.device)
-                found[row] = tuple(logprobs[line, places, targets].tolist())
+        for batch in base.batches(pairs, range(len(pairs)), token_budget):
+            picked = pick_tokens(log_softmax(base.logits(batch), batch), batch).tolist()
+            found |= {row: tuple(picked[line][: batch.lengths[line]]) for line, row in enumerate(batch.rows)}
     return [found[row] for row in range(len(pairs))]

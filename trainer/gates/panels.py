@@ -30,7 +30,6 @@ from trainer.gates.value import Estimate
 from trainer.learn.config import RewardConfig
 from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
 from trainer.models.base import SharedBase
-from trainer.models.batching import micro_batches
 
 PANELS = 3
 _MOST_LABELS = 600
@@ -104,7 +103,7 @@ def mean_states(base: SharedBase, answers: Sequence[TokenPair], token_budget: in
     """The frozen base's mean state over each answer's tokens, float32 [N, H] on the CPU."""
     parts: dict[int, Tensor] = {}
     with base.role(None), torch.no_grad():
-        for batch in micro_batches(answers, range(len(answers)), token_budget, base.device):
+        for batch in base.batches(answers, range(len(answers)), token_budget):
             parts |= dict(zip(batch.rows, base.pooled(batch, "mean").cpu(), strict=True))
     return torch.stack([parts[row] for row in range(len(answers))])
 

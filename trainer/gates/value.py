@@ -26,7 +26,7 @@ from trainer.algorithms.truncation import confine, kept_set
 from trainer.data import JudgedAnswer, LoggedAnswer, TokenPair
 from trainer.gates.sample import sample
 from trainer.models.base import SharedBase
-from trainer.models.batching import micro_batches
+from trainer.models.forward import by_row
 
 Like = Callable[[Sequence[TokenPair], Sequence[str]], Tensor]
 """The reward model's calibrated probability [N] that answers are liked, by the cohorts of their voters."""
@@ -152,11 +152,9 @@ def _log_ratios(base: SharedBase, role: str | None, answers: Sequence[LoggedAnsw
     ratios = torch.zeros(len(answers), dtype=torch.float64)
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in answers]
     with base.role(role):
-        for batch in micro_batches(pairs, range(len(pairs)), token_budget, base.device):
-            logits, index = base.logits(batch)
-            for place, row in enumerate(batch.rows):
-                states = index[place, : len(answers[row].answer_ids)]
-                own = _sampling_logprobs(logits[place, states], answers[row])
+        for batch in base.batches(pairs, range(len(pairs)), token_budget):
+            for row, logits in zip(batch.rows, by_row(base.logits(batch), batch), strict=True):
+                own = _sampling_logprobs(logits, answers[row])
                 ratios[row] = float(own.sum()) - math.fsum(answers[row].behaviour_logprobs)
     return ratios
 

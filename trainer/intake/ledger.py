@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject);
 CREATE INDEX IF NOT EXISTS erasures_by_subject ON events (subject, at) WHERE kind = 'erasure';
+CREATE INDEX IF NOT EXISTS tombstones ON events (kind, event_id) WHERE facts IS NULL;
 CREATE TABLE IF NOT EXISTS offsets (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
@@ -72,7 +73,7 @@ class Ledger(Closeable):
         self._lock = threading.Lock()
         self._parsed: dict[str, dict[str, Any]] = {kind: {} for kind in FACTS}
         self._places: dict[str, int] = {}
-        self._parsed_to = 0
+        self._parsed_to = self._watermark = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(path)
@@ -97,6 +98,11 @@ class Ledger(Closeable):
         """The next offset to read, by partition; a partition never read is missing."""
         with self._lock:
             return self._offsets()
+
+    def changes(self) -> int:
+        """A number that grows with every change since the ledger was opened: while it stands, `known` says the same."""
+        with self._lock:
+            return self._connection.total_changes
 
     def write(self, batch: Batch, before_commit: BeforeCommit | None = None) -> int:
         """Store a batch, all or nothing: what `before_commit` raises undoes it. Returns how many events were new."""
@@ -161,20 +167,19 @@ class Ledger(Closeable):
         """Everything the join may know, as of one moment. What was read before is kept parsed in memory."""
         with self._lock, self._transaction():
             fresh = self._connection.execute(
-                "SELECT rowid, event_id, kind, facts FROM events WHERE rowid > ?", (self._parsed_to,)
+                "SELECT rowid, event_id, kind, at, facts FROM events WHERE rowid > ?", (self._parsed_to,)
             ).fetchall()
             gone = self._connection.execute(
                 "SELECT event_id, kind, completion_id, event_id IN (SELECT event_id FROM expired)"
                 " FROM events WHERE facts IS NULL"
             ).fetchall()
-            watermark = self._connection.execute("SELECT COALESCE(MAX(at), 0) FROM events").fetchone()[0]
             offsets = self._offsets()
-            for rowid, event_id, kind, facts in fresh:
+            for rowid, event_id, kind, at, facts in fresh:
                 if facts is not None and kind in self._parsed:
                     self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
                 # Rows are never deleted, so SQLite counts them up by one.
                 self._places[event_id] = rowid
-                self._parsed_to = max(self._parsed_to, rowid)
+                self._parsed_to, self._watermark = max(self._parsed_to, rowid), max(self._watermark, at)
             for event_id, kind, *_ in gone:
                 self._parsed[kind].pop(event_id, None)
             return Known(
@@ -191,7 +196,7 @@ class Ledger(Closeable):
                 ),
                 imported=tuple(self._parsed["imported"].values()),
                 erased_imported=frozenset(name for name, kind, _, old in gone if kind == "imported" and not old),
-                watermark=watermark,
+                watermark=self._watermark,
                 offsets=offsets,
                 places=self._places.copy(),
                 read=self._parsed_to,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import Slug
 
-_MICRO_BATCH = "padded tokens per forward pass; 1024 is fastest on a CPU (measured), a GPU wants 8192 or more"
+_MICRO_BATCH = "tokens per forward pass, padding included; 1024 for a CPU, a GPU wants 8192 or more"
 _WARM_UP = "share of steps with linear warm-up, then cosine to 10 %"
 
 
@@ -187,8 +187,10 @@ class PpoConfig(_Settings):
     gamma: float = Field(1.0, ge=0, le=1, description="discount per token (Ziegler et al. 2019)")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (same)")
     critic: Literal["lora", "ridge"] = Field(
-        "lora", description="`ridge`: a linear critic on the frozen base's states, fitted in closed form, is all; "
-        "`lora`: it is the warm-up of a critic with an adapter, trained beside the policy (twice the time)"
+        "ridge", description="`ridge`: a linear value head on the frozen base's states, fitted in closed form on the "
+        "other half of the answers; a run's advantages come from it either way. `lora`: an adapter is trained from "
+        "there beside the policy, for another run to go on from (`critic_from`); it changes nothing of this run's "
+        "policy, bit for bit, and doubles the time of the training passes"
     )  # fmt: skip
     critic_penalties: tuple[float, ...] = Field(
         (1e-3, 1e-2, 1e-1, 1.0, 10.0), description="ridge penalties tried in that fit, features standardised (ours)"

@@ -16,8 +16,7 @@ from trainer.data import LoggedAnswer, TokenPair
 from trainer.learn.examples import Example
 from trainer.learn.replay import KeptSets
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import micro_batches
-from trainer.models.forward import pick_tokens, span_log_softmax
+from trainer.models.forward import log_softmax, pick_tokens
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def choose_contexts(
     """`count` logged answers if there are as many, else as many labelled ones as there are. The policy is open.
 
     Args:
-        token_budget: padded tokens per forward pass.
+        token_budget: positions per forward pass.
     """
     if len(logged.answers) >= count:
         return logged.sample(count, seed)
@@ -52,10 +51,9 @@ def choose_contexts(
 @torch.no_grad()
 def _as_if_sampled(base: SharedBase, pairs: Sequence[TokenPair], token_budget: int) -> list[LoggedAnswer]:
     found: dict[int, list[float]] = {}
-    for batch in micro_batches(pairs, range(len(pairs)), token_budget, base.device):
+    for batch in base.batches(pairs, range(len(pairs)), token_budget):
         with base.role(POLICY):
-            logits, index = base.logits(batch)
-        picked = pick_tokens(span_log_softmax(logits, None), index, batch).tolist()
+            picked = pick_tokens(log_softmax(base.logits(batch), batch), batch).tolist()
         found |= {row: picked[place][: len(pairs[row][1])] for place, row in enumerate(batch.rows)}
     return [
         LoggedAnswer(

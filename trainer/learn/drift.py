@@ -21,8 +21,7 @@ from trainer.algorithms.kl import entropy, full_kl, importance_weighted_kl, per_
 from trainer.data import LoggedAnswer
 from trainer.learn.replay import KeptSets
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import micro_batches
-from trainer.models.forward import pick_columns, pick_tokens, span_log_softmax
+from trainer.models.forward import align, log_softmax, pick_tokens
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def measure_drift(
 
     Args:
         prefix_cap: largest importance weight of a prefix.
-        micro_batch_tokens: padded tokens per forward pass.
+        micro_batch_tokens: positions per forward pass.
         kept: of these answers, where some were sampled with top_p or top_k.
     """
     shape = (len(answers), max(len(answer.answer_ids) for answer in answers))
@@ -65,21 +64,20 @@ def measure_drift(
     mask = torch.zeros(shape, dtype=torch.bool)
     temperatures = torch.tensor([answer.temperature for answer in answers])
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in answers]
-    for batch in micro_batches(pairs, range(len(pairs)), micro_batch_tokens, base.device):
-        heat = temperatures[list(batch.rows)].to(base.device)
+    for batch in base.batches(pairs, range(len(pairs)), micro_batch_tokens):
+        heat = temperatures[list(batch.rows)]
         with base.role(POLICY):
-            logits, index = base.logits(batch)
-            policy = span_log_softmax(logits, heat)
-        open_tokens = None if kept is None else kept.mask(batch, index, logits.shape)
-        sampling = policy if open_tokens is None else span_log_softmax(logits, heat, open_tokens)
+            logits = base.logits(batch)
+        policy = log_softmax(logits, batch, heat)
+        open_tokens = None if kept is None else kept.mask(batch, logits.shape[1])
+        sampling = policy if open_tokens is None else log_softmax(logits, batch, heat, open_tokens)
         with base.role(None):
-            logits, _ = base.logits(batch)
-            reference = span_log_softmax(logits, heat)
+            reference = log_softmax(base.logits(batch), batch, heat)
         rows, width = list(batch.rows), batch.mask.shape[1]
         mask[rows, :width] = batch.mask.cpu()
-        kl[rows, :width] = pick_columns(full_kl(policy, reference), index, batch).cpu()
-        spread[rows, :width] = pick_columns(entropy(policy), index, batch).cpu()
-        log_ratio[rows, :width] = pick_tokens(sampling, index, batch).cpu()
+        kl[rows, :width] = align(full_kl(policy, reference), batch).cpu()
+        spread[rows, :width] = align(entropy(policy), batch).cpu()
+        log_ratio[rows, :width] = pick_tokens(sampling, batch).cpu()
     for row, answer in enumerate(answers):
         log_ratio[row, : len(answer.answer_ids)] -= torch.tensor(answer.behaviour_logprobs)
     return Drift(

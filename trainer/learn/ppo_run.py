@@ -31,8 +31,8 @@ from trainer.learn.replay import KeptSets
 from trainer.learn.reward_model import Scorer
 from trainer.learn.rollouts import Rollouts, check_replayable, prepare, token_pairs
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import TokenBatch, micro_batches
-from trainer.models.forward import pick_columns, pick_tokens, span_log_softmax
+from trainer.models.batching import TokenBatch
+from trainer.models.forward import align, log_softmax, pick_tokens
 
 CRITIC = "critic"
 
@@ -144,7 +144,7 @@ class PPOMethod:
         log_p, spread = torch.zeros(data.mask.shape), torch.zeros(data.mask.shape)
         values = torch.zeros(data.mask.shape)
         total = {"policy_loss": 0.0, "value_loss": 0.0}
-        for batch in micro_batches(self.pairs, chosen, self.token_budget, self.base.device):
+        for batch in self.base.batches(self.pairs, chosen, self.token_budget):
             inside, width = list(batch.rows), batch.mask.shape[1]
             gain, target, behaviour, old = (
                 tensor[inside, :width].to(self.base.device)
@@ -176,13 +176,13 @@ class PPOMethod:
 
     def _log_probs(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """The policy's logprobs of the answer tokens, with gradient, and its entropy, without; both [B, A]."""
-        heat = self.rollouts.temperatures[list(batch.rows)].to(self.base.device)
         with self.base.role(POLICY):
-            logits, index = self.base.logits(batch)
-        log_probs = span_log_softmax(logits, heat, self.rollouts.kept_mask(batch, index, logits.shape))
+            logits = self.base.logits(batch)
+        heat = self.rollouts.temperatures[list(batch.rows)]
+        log_probs = log_softmax(logits, batch, heat, self.rollouts.kept_mask(batch, logits.shape[1]))
         with torch.no_grad():
-            disorder = pick_columns(entropy(log_probs), index, batch)
-        return pick_tokens(log_probs, index, batch), disorder
+            disorder = align(entropy(log_probs), batch)
+        return pick_tokens(log_probs, batch), disorder
 
 
 def _limits(config: PpoConfig) -> Limits:

@@ -27,8 +27,8 @@ from trainer.learn.optimise import schedule
 from trainer.learn.plan import make_plan
 from trainer.learn.progress import Progress
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import TokenBatch, bucket, pad_batch
-from trainer.models.forward import pick_tokens, span_log_softmax
+from trainer.models.batching import TokenBatch
+from trainer.models.forward import log_softmax, pick_tokens
 
 
 class LabelledMethod(ABC):
@@ -102,10 +102,11 @@ class LabelledMethod(ABC):
         extra = self._before(rows)
         ratios = torch.zeros(len(self.examples), each)
         total = 0.0
-        lengths = [max(len(prompt) + len(answer) for prompt, answer in item.answers) for item in self.examples]
-        for group in bucket(lengths, rows, self.token_budget // each):
+        chosen = list(rows)
+        for places in self.base.groups([self.examples[row].answers for row in chosen], self.token_budget):
+            group = [chosen[place] for place in places]
             flat = [row * each + place for row in group for place in range(each)]
-            batch = pad_batch(self.sequences, flat, self.base.device)
+            batch = self.base.batch(self.sequences, flat)
             with self.base.role(POLICY):
                 now = self._answer_log_probs(batch).view(len(group), each)
             ratio = now - self.reference[group].to(now.device)
@@ -114,24 +115,21 @@ class LabelledMethod(ABC):
             torch.autograd.backward(loss)
             total += float(loss.detach())
             ratios[group] = ratio.detach().cpu()
-        chosen = list(rows)
         metrics = {"loss": total} | extra | self._figures(ratios[chosen], chosen)
         wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))
         return metrics, f"non-finite {wrong[0]}" if wrong else None
 
     def _answer_log_probs(self, batch: TokenBatch) -> Tensor:
-        logits, index = self.base.logits(batch)
-        return answer_log_probs(pick_tokens(span_log_softmax(logits, None), index, batch), batch.mask)
+        return answer_log_probs(pick_tokens(log_softmax(self.base.logits(batch), batch), batch), batch.mask)
 
     @torch.no_grad()
     def _frozen(self, role: str | None, sequences: Sequence[TokenPair], *, tell: bool = False) -> Tensor:
         """Logprob of each whole answer under `role`, without gradient, on the CPU. [N]."""
         found, done = torch.zeros(len(sequences)), 0
-        lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
-        for group in bucket(lengths, range(len(sequences)), self.token_budget):
+        for batch in self.base.batches(sequences, range(len(sequences)), self.token_budget):
             with self.base.role(role):
-                found[group] = self._answer_log_probs(pad_batch(sequences, group, self.base.device)).cpu()
-            done += len(group)
+                found[list(batch.rows)] = self._answer_log_probs(batch).cpu()
+            done += len(batch.rows)
             if tell:
                 self.progress(f"{self.name}_prepare", done, len(sequences), {})
         return found

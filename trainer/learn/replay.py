@@ -23,7 +23,8 @@ from trainer.joining.exclusions import Reason
 from trainer.learn.config import PpoConfig
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
-from trainer.models.batching import TokenBatch, micro_batches
+from trainer.models.batching import TokenBatch
+from trainer.models.forward import by_row
 
 log = logging.getLogger(__name__)
 
@@ -42,26 +43,26 @@ class KeptSets:
     counts: Tensor
     """int64 [N, A], how many it has; 0: nothing was cut (or there is no token)."""
 
-    def mask(self, batch: TokenBatch, index: Tensor, shape: torch.Size) -> Tensor | None:
-        """bool [B, K, V] of the logits' `shape`, True where a token was open; None where nothing was cut in the batch.
+    def mask(self, batch: TokenBatch, vocabulary: int) -> Tensor | None:
+        """bool [N, V] for the N answer tokens of a batch, True where a token was open; None where nothing was cut.
 
         Args:
             batch: its `rows` are rows of these sets.
-            index: int64 [B, A] into K, as `forward.span_logits` gives it.
+            vocabulary: V, the width of the logits.
         """
-        rows, width = list(batch.rows), index.shape[1]
-        counts, starts = self.counts[rows, :width], self.starts[rows, :width]
-        cut = counts > 0
-        if not cut.any():
+        rows, inside = list(batch.rows), batch.mask.cpu()
+        counts = self.counts[rows, : inside.shape[1]][inside]
+        starts = self.starts[rows, : inside.shape[1]][inside]
+        cut = (counts > 0).nonzero()[:, 0]
+        if not cut.numel():
             return None
-        places = (torch.arange(shape[0])[:, None] * shape[1] + index.cpu())[cut]
         counts, starts = counts[cut], starts[cut]
         within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
         ids = self.ids[starts.repeat_interleave(counts) + within].long()
-        mask = torch.ones(shape[0] * shape[1], shape[2], dtype=torch.bool)
-        mask[places] = False
-        mask[places.repeat_interleave(counts), ids] = True
-        return mask.view(shape).to(batch.mask.device)
+        mask = torch.ones(len(inside[inside]), vocabulary, dtype=torch.bool)
+        mask[cut] = False
+        mask[cut.repeat_interleave(counts), ids] = True
+        return mask.to(batch.mask.device)
 
     def select(self, rows: Sequence[int]) -> KeptSets:
         """The sets of some answers, in this order."""
@@ -104,7 +105,7 @@ def replay(
         behaviours: adapter folders by version; the base (version 0) needs none. Loaded into the role `policy`, which
             holds the last of them afterwards.
         tick: called with the answers done and all that are to be replayed.
-        token_budget: padded tokens per forward pass.
+        token_budget: positions per forward pass.
     """
     cut = [row for row, answer in enumerate(answers) if answer.truncated]
     pairs = [(answer.prompt_ids, answer.answer_ids) for answer in answers]
@@ -114,12 +115,11 @@ def replay(
         if version and not _loaded(base, version, behaviours.get(version)):
             found |= dict.fromkeys(rows, Reason.REPLAY_UNAVAILABLE)
             continue
-        for batch in micro_batches(pairs, rows, token_budget, base.device):
+        for batch in base.batches(pairs, rows, token_budget):
             with torch.no_grad(), base.role(POLICY if version else None):
-                logits, index = base.logits(batch)
-            for place, row in enumerate(batch.rows):
-                states = index[place, : len(answers[row].answer_ids)]
-                found[row] = _of_answer(logits[place, states], answers[row], config)
+                logits = base.logits(batch)
+            for row, own in zip(batch.rows, by_row(logits, batch), strict=True):
+                found[row] = _of_answer(own, answers[row], config)
             tick(len(found), len(cut))
     left_out = {answers[row].sample_id: why for row, why in sorted(found.items()) if isinstance(why, Reason)}
     staying = [row for row in range(len(answers)) if not isinstance(found.get(row), Reason)]

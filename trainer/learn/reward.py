@@ -26,9 +26,8 @@ from trainer.learn.probe import ProbeData, ProbeRatings, ProbeWeights, fit_probe
 from trainer.learn.progress import Progress, silent
 from trainer.learn.reward_extras import Extras
 from trainer.learn.reward_model import Cohort, RatingScale, RewardModel, standardise
-from trainer.learn.reward_units import Share, Unit, groups, pair_index, units_of
+from trainer.learn.reward_units import Share, Unit, pair_index, units_of
 from trainer.models.base import SharedBase
-from trainer.models.batching import micro_batches, pad_batch
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _start_from_probe(
     states: Tensor | None = None
     done = 0
     with base.role(None), torch.no_grad():
-        for batch in micro_batches(answers, range(len(answers)), config.micro_batch_tokens, base.device):
+        for batch in base.batches(answers, range(len(answers)), config.micro_batch_tokens):
             found = base.pooled(batch, config.pooling).cpu()
             states = torch.zeros(len(answers), found.shape[1]) if states is None else states
             states[list(batch.rows)] = found
@@ -208,11 +207,11 @@ def _accumulate(
 ) -> dict[str, float]:
     """Add up the gradient of one optimiser step; returns its loss and the share of pairs ordered rightly."""
     total, right, judged = 0.0, 0, 0
-    for group in groups(units, config.micro_batch_tokens):
+    for places in base.groups([unit.answers for unit in units], config.micro_batch_tokens):
+        group = [units[place] for place in places]
         answers = [answer for unit in group for answer in unit.answers]
         with base.role(role):
-            batch = pad_batch(answers, range(len(answers)), base.device)
-            scores = base.scalar(role, batch, config.pooling)
+            scores = base.scalar(role, base.batch(answers, range(len(answers))), config.pooling)
         loss = share.centring * (scores**2).sum()
         chosen, rejected, ties, weights = pair_index(group, base.device)
         if chosen.numel():

@@ -6,8 +6,8 @@ Knows an adapter with a scalar head on a shared base, and its standardisation. T
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,6 @@ from trainer.algorithms import ordinal, preference
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import Pooling, SharedBase
-from trainer.models.batching import micro_batches
 from trainer.models.files import read_json, whole_folder, write_json
 
 _FORMAT = 2
@@ -77,15 +76,21 @@ class RewardModel:
     pooling: Pooling
     """Which state of an answer the head reads."""
     token_budget: int
-    """Padded tokens per forward pass."""
+    """Positions per forward pass."""
     ratings: RatingScale | None = None
     """None where no ratings were seen."""
+    known: Mapping[TokenPair, float] = field(default_factory=dict, compare=False, repr=False)
+    """Raw scores that `score` need not find again."""
+
+    def remembering(self, answers: Sequence[TokenPair]) -> RewardModel:
+        """The same model, which knows its scores of these answers."""
+        return replace(self, known=dict(zip(answers, self.raw_scores(answers).tolist(), strict=True)))
 
     def raw_scores(self, answers: Sequence[TokenPair]) -> Tensor:
         """Raw scores [N] (logits of preference), float32 on the CPU."""
         scores = torch.zeros(len(answers))
         with self.base.role(self.role), torch.no_grad():
-            for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
+            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
                 scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
 
@@ -93,7 +98,7 @@ class RewardModel:
         """What the head reads of each answer [N, H], float32 on the CPU."""
         states = torch.zeros(len(answers), self.base.parameters(self.role)["head.weight"].shape[1])
         with self.base.role(self.role), torch.no_grad():
-            for batch in micro_batches(answers, range(len(answers)), self.token_budget, self.base.device):
+            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
                 states[list(batch.rows)] = self.base.pooled(batch, self.pooling).cpu()
         return states
 
@@ -104,7 +109,9 @@ class RewardModel:
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""
-        standard = (self.raw_scores(answers) - self.mean) / self.deviation
+        new = [answer for answer in answers if answer not in self.known]
+        found = {**self.known, **dict(zip(new, self.raw_scores(new).tolist(), strict=True))} if new else self.known
+        standard = (torch.tensor([found[answer] for answer in answers]) - self.mean) / self.deviation
         return [float(value) for value in standard.clamp(-self.clip, self.clip)]
 
     def evaluate(
@@ -241,7 +248,8 @@ def rating_accuracy(scores: Tensor, ratings: Sequence[RatedAnswer]) -> float | N
 
 
 def standardise(model: RewardModel, reference: Sequence[TokenPair]) -> RewardModel:
-    """The same model with scores of mean 0 and deviation 1 on the reference answers."""
-    raw = model.raw_scores(reference).double()
+    """The same model with scores of mean 0 and deviation 1 on the reference answers, which it remembers."""
+    model = model.remembering(reference)
+    raw = torch.tensor([model.known[answer] for answer in reference], dtype=torch.float64)
     deviation = float(raw.std(unbiased=False))
     return replace(model, mean=float(raw.mean()), deviation=max(deviation, 1e-6))

@@ -6,7 +6,7 @@ Knows tokens and verdicts; knows no model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,6 @@ class Unit:
     group: str
     """Pseudonym of who spoke."""
     rating: RatedAnswer | None = None
-
-    @property
-    def longest(self) -> int:
-        """Tokens of its longest sequence."""
-        return max(len(prompt) + len(answer) for prompt, answer in self.answers)
 
 
 def units_of(
@@ -79,20 +74,6 @@ class Share:
             per_epoch * config.centring_coefficient / answers,
             Counter(unit.rating.group for unit in units if unit.rating),
         )
-
-
-def groups(units: Sequence[Unit], token_budget: int) -> Iterator[list[Unit]]:
-    """Units of similar length together, padded size within the budget (a bigger unit goes alone)."""
-    group: list[Unit] = []
-    rows = width = 0
-    for unit in sorted(units, key=lambda unit: -unit.longest):
-        width = max(width, unit.longest)
-        if group and width * (rows + len(unit.answers)) > token_budget:
-            yield group
-            group, rows, width = [], 0, unit.longest
-        group.append(unit)
-        rows += len(unit.answers)
-    yield group
 
 
 def pair_index(group: Sequence[Unit], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

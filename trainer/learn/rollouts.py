@@ -21,8 +21,8 @@ from trainer.learn.critic import cross_fitted_values
 from trainer.learn.replay import KeptSets
 from trainer.models.adapter import load_role
 from trainer.models.base import SharedBase
-from trainer.models.batching import TokenBatch, micro_batches
-from trainer.models.forward import pick_tokens, span_log_softmax
+from trainer.models.batching import TokenBatch
+from trainer.models.forward import by_row, log_softmax, pick_tokens
 
 Scorer = Callable[[Sequence[TokenPair]], list[float]]
 
@@ -60,9 +60,9 @@ class Rollouts:
         """All tensors by name, for a checkpoint; without the kept sets, which are token ids and stay in memory."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "kept"}
 
-    def kept_mask(self, batch: TokenBatch, index: Tensor, shape: torch.Size) -> Tensor | None:
+    def kept_mask(self, batch: TokenBatch, vocabulary: int) -> Tensor | None:
         """`KeptSets.mask` of a batch of these answers."""
-        return None if self.kept is None else self.kept.mask(batch, index, shape)
+        return None if self.kept is None else self.kept.mask(batch, vocabulary)
 
 
 def check_replayable(answers: Sequence[LoggedAnswer], kept: KeptSets | None) -> None:
@@ -98,7 +98,7 @@ def prepare(
         critic_from: folder of a trained critic; None fits a fresh one (for `lora` the role `critic` must be open).
         tick: called with the number of answers that went through the reference.
         kept: of these answers, where some were sampled with top_p or top_k.
-        token_budget: padded tokens per forward pass.
+        token_budget: positions per forward pass.
 
     Raises:
         InvalidInput: an answer is not replayed, or has no reward and there is no scorer.
@@ -111,7 +111,7 @@ def prepare(
         mask[row, : len(answer.answer_ids)] = True
         behaviour[row, : len(answer.answer_ids)] = torch.tensor(answer.behaviour_logprobs)
     temperatures = torch.tensor([answer.temperature for answer in answers])
-    batches = list(micro_batches(token_pairs(answers), range(len(answers)), token_budget, base.device))
+    batches = list(base.batches(token_pairs(answers), range(len(answers)), token_budget))
     reference, states = _reference(
         base, answers, batches, temperatures, kept, keep_states=critic_from is None, tick=tick
     )
@@ -160,15 +160,13 @@ def _reference(
     done = 0
     with base.role(None):
         for batch in batches:
-            logits, index, hidden = base.logits_and_states(batch)
-            open_tokens = None if kept is None else kept.mask(batch, index, logits.shape)
-            log_probs = span_log_softmax(logits, temperatures[list(batch.rows)].to(base.device), open_tokens)
-            picked = pick_tokens(log_probs, index, batch).cpu()
-            for place, row in enumerate(batch.rows):
-                length = len(answers[row].answer_ids)
-                logprobs[row, :length] = picked[place, :length]
-                if keep_states:
-                    states[row] = hidden[place, batch.positions[place, :length]].cpu()
+            logits, hidden = base.logits_and_states(batch)
+            open_tokens = None if kept is None else kept.mask(batch, logits.shape[1])
+            log_probs = log_softmax(logits, batch, temperatures[list(batch.rows)], open_tokens)
+            logprobs[list(batch.rows), : batch.mask.shape[1]] = pick_tokens(log_probs, batch).cpu()
+            if keep_states:
+                for row, own in zip(batch.rows, by_row(hidden.cpu(), batch), strict=True):
+                    states[row] = own
             done += len(batch.rows)
             tick(done)
     return logprobs, states

@@ -25,7 +25,7 @@ from trainer.models.adapter import save_role
 from trainer.models.base import SharedBase
 from trainer.models.batching import micro_batches
 from trainer.models.files import whole_folder
-from trainer.models.forward import pick_tokens, span_log_softmax, span_logits
+from trainer.models.forward import answer_logits, log_softmax, pick_tokens
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +114,8 @@ def _step(model: nn.Module, pairs: Sequence[TokenPair], rows: Sequence[int], con
     total = 0.0
     for batch in micro_batches(pairs, rows, config.micro_batch_tokens, device):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.autocast == "bfloat16"):
-            logits, index = span_logits(model, batch)
-        loss = -pick_tokens(span_log_softmax(logits, None), index, batch).sum() / tokens
+            logits = answer_logits(model, batch)
+        loss = -pick_tokens(log_softmax(logits, batch), batch).sum() / tokens
         torch.autograd.backward(loss)
         total += loss.item()
     return total

@@ -11,7 +11,6 @@ from trainer.data import TokenPair
 from trainer.learn.config import RewardConfig
 from trainer.learn.progress import Progress, silent
 from trainer.models.base import SharedBase
-from trainer.models.batching import micro_batches
 
 
 @torch.no_grad()
@@ -34,7 +33,7 @@ def pooled_states(
     states: Tensor | None = None
     done = 0
     with base.role(None):
-        for batch in micro_batches(answers, range(len(answers)), config.micro_batch_tokens, base.device):
+        for batch in base.batches(answers, range(len(answers)), config.micro_batch_tokens):
             found = base.pooled(batch, config.pooling).cpu()
             states = torch.zeros(len(answers), found.shape[1]) if states is None else states
             states[list(batch.rows)] = found.float()

@@ -9,7 +9,7 @@ Knows Hugging Face causal LMs and PEFT. Knows nothing of losses, optimisers or w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,9 +21,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from schemas.errors import ConfigError
+from trainer.data import TokenPair
 from trainer.learn.config import LoraSettings
-from trainer.models.batching import TokenBatch
-from trainer.models.forward import pick_columns, span_logits
+from trainer.models.batching import TokenBatch, groups, make_batch, micro_batches
+from trainer.models.forward import align, answer_logits
+from trainer.models.packing import can_pack, model_inputs
 
 POLICY = "policy"
 """The one role without a scalar head."""
@@ -40,6 +42,7 @@ class SharedBase:
 
     def __init__(self, model: PreTrainedModel, lora: LoraSettings, public_name: str = "base") -> None:
         self._causal: nn.Module = model.requires_grad_(False).eval()
+        self._packs = can_pack(model)
         self._backbone: nn.Module = model.base_model
         self._hidden_size = int(model.config.get_text_config().hidden_size)
         self._lora = lora
@@ -203,35 +206,46 @@ class SharedBase:
     def _precision(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast)
 
-    def logits(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """`forward.span_logits` of the role in play: logits [B, K, V] and the index [B, A] into K."""
-        with self._precision():
-            return span_logits(self._causal, batch)
+    def batch(self, pairs: Sequence[TokenPair], rows: Sequence[int]) -> TokenBatch:
+        """The pairs at `rows` as one batch: packed where the architecture takes that, else padded."""
+        return make_batch(pairs, rows, self.device, packed=self._packs)
 
-    def logits_and_states(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """`logits`, and in the same forward pass the last hidden states [B, T, H] (float32, after the final norm)."""
+    def batches(self, pairs: Sequence[TokenPair], rows: Sequence[int], token_budget: int) -> Iterator[TokenBatch]:
+        """Micro-batches over `rows` of `pairs`, each of `token_budget` positions at most."""
+        return micro_batches(pairs, rows, token_budget, self.device, packed=self._packs)
+
+    def groups(self, units: Sequence[Sequence[TokenPair]], token_budget: int) -> Iterator[list[int]]:
+        """`batching.groups` of sequences that must stay together."""
+        return groups(units, token_budget, packed=self._packs)
+
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """`forward.answer_logits` of the role in play: [N, V]."""
+        with self._precision():
+            return answer_logits(self._causal, batch)
+
+    def logits_and_states(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """`logits`, and in the same forward pass the states that predict the answer tokens: float32 [N, H], after the
+        final norm."""
         seen: list[Tensor] = []
         hook = self._backbone.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
         try:
-            logits, index = self.logits(batch)
+            logits = self.logits(batch)
         finally:
             hook.remove()
-        return logits, index, seen[0].float()
+        return logits, seen[0].flatten(0, 1)[batch.positions[batch.mask]].float()
 
     def hidden(self, batch: TokenBatch) -> Tensor:
-        """Last hidden states [B, T, H] (after the final norm), by the role in play."""
+        """Last hidden states [L x T, H] (after the final norm), by the role in play."""
         with self._precision():
-            states: Tensor = self._backbone(input_ids=batch.input_ids, use_cache=False)[0]
-        return states.float()
+            states: Tensor = self._backbone(**model_inputs(batch))[0]
+        return states.flatten(0, 1).float()
 
     def pooled(self, batch: TokenBatch, pooling: Pooling) -> Tensor:
         """One state [B, H] for each answer, by the role in play."""
         states = self.hidden(batch)
         if pooling == "last":
-            return states[torch.arange(states.shape[0], device=states.device), batch.last]
-        # `positions` are those that predict answer tokens; each token's own state is one further.
-        own = states.gather(1, (batch.positions + 1)[..., None].expand(-1, -1, states.shape[2]))
-        return torch.where(batch.mask[..., None], own, 0.0).sum(1) / batch.mask.sum(1, keepdim=True)
+            return states[batch.last]
+        return torch.where(batch.mask[..., None], states[batch.own], 0.0).sum(1) / batch.mask.sum(1, keepdim=True)
 
     def scalar(self, role: str, batch: TokenBatch, pooling: Pooling = "last") -> Tensor:
         """The head's number for each answer: [B]. `role` must be in play."""
@@ -239,7 +253,7 @@ class SharedBase:
 
     def scalars(self, role: str, batch: TokenBatch) -> Tensor:
         """The head's number at the state that predicts each answer token: [B, A]. `role` must be in play."""
-        return pick_columns(self.project(role, self.hidden(batch)), batch.positions, batch)
+        return align(self.project(role, self.hidden(batch)[batch.positions[batch.mask]]), batch)
 
     def project(self, role: str, states: Tensor) -> Tensor:
         """The scalar head of `role` on states [..., H] -> [...]."""

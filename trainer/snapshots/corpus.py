@@ -6,7 +6,7 @@ Knows ledger, join, snapshot and key store; decides nothing about learning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +42,10 @@ class Corpus:
     base_fingerprint: str
     encode: Encode
     encode_chat: EncodeChat | None = None
+    _counted: dict[tuple[int, int, Mark | None], tuple[Funnel, int]] = field(
+        default_factory=dict, init=False, compare=False
+    )
+    """What `count` found last: an idle trainer looks every second."""
 
     @cached_property
     def identities(self) -> Identities:
@@ -50,8 +54,12 @@ class Corpus:
 
     def count(self, parent: int, since: Mark | None) -> tuple[Funnel, int]:
         """What would be learnt from now, and what became of the rest; and how many labels are new since a moment."""
-        joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
-        return funnel(joined), new_labels(joined, self.settings, self.settings.min_answers, since)
+        asked = (self.ledger.changes(), parent, since)
+        if asked not in self._counted:
+            joined = join(self.ledger.known(), self._scope(parent), self.settings.feedback_window_ms)
+            self._counted.clear()
+            self._counted[asked] = funnel(joined), new_labels(joined, self.settings, self.settings.min_answers, since)
+        return self._counted[asked]
 
     def mark(self, joined: Joined) -> Mark:
         """The moment of a join, up to which labels have counted once its turn is over."""

@@ -11,7 +11,8 @@ from trainer.algorithms.preference import ranking_pairs
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.config import RewardConfig
 from trainer.learn.examples import liked_examples
-from trainer.learn.reward_units import Share, Unit, groups, pair_index, units_of
+from trainer.learn.reward_units import Share, Unit, pair_index, units_of
+from trainer.models.batching import groups
 
 PROMPT = (1, 2)
 ANSWERS = [(3,), (4, 4), (5, 5, 5), (6,)]
@@ -35,10 +36,12 @@ def test_a_ranking_of_four_weighs_as_much_as_a_lone_pair() -> None:
     assert Share.of([ranking, pair], 4, RewardConfig()).pairs == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("budget", [1, 8, 1000])
-def test_a_ranking_s_pairs_stay_in_one_batch_over_its_distinct_answers(budget: int) -> None:
+def test_a_ranking_s_pairs_stay_in_one_batch_over_its_distinct_answers(budget: int, packed: bool) -> None:
     units = units_of([*_ranking("a"), *_ranking("b")], [ThumbedAnswer(PROMPT, (3,), True, "user", 1.0, "v")])
-    batches = list(groups(units, budget))
+    grouped = groups([unit.answers for unit in units], budget, packed=packed)
+    batches = [[units[place] for place in places] for places in grouped]
     assert sorted(len(unit.answers) for batch in batches for unit in batch) == [1, 4, 4]
     assert sum(len(pair_index(batch, torch.device("cpu"))[0]) for batch in batches) == 12
     for batch in batches:

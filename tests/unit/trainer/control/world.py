@@ -58,7 +58,7 @@ class World:
             "lora": {"rank": 4, "alpha": 8},
             "reward_model": {"batch_sets": 16},
             "learner": {"checkpoint_every": 1},
-            "ppo": {"minibatch_answers": 16, "learning_rate": 1e-3, "critic": "ridge"},
+            "ppo": {"minibatch_answers": 16, "learning_rate": 1e-3},
             # Of so few people too little is held out to tell the reward model's accuracy by.
             "gates": {"prompts": 16, "max_new_tokens": 8, "must_measure": ["kl_budget"]},
             "suites": {"max_new_tokens": 8},

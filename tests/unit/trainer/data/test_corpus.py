@@ -1,0 +1,40 @@
+"""What an idle trainer asks of its corpus at every look: anew only where the ledger changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from exchange.log.memory import MemoryLog
+from schemas.wire import encode_event
+from tests.factories import BASE, Maker
+from tests.unit.trainer.data.support import ledger_of, pump_all
+from trainer.intake.ingest import Ingest
+from trainer.joining.join import Joined, join
+from trainer.settings import FeedbackSection
+from trainer.snapshots import corpus as module
+from trainer.snapshots.corpus import Corpus
+
+
+def test_labels_are_counted_anew_after_every_change_and_not_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    joins: list[Joined] = []
+
+    def counting(*args: object) -> Joined:
+        joins.append(join(*args))  # type: ignore[arg-type]
+        return joins[-1]
+
+    monkeypatch.setattr(module, "join", counting)
+    make, log = Maker(), MemoryLog()
+    said = [make.completion(0, user=f"u{row}") for row in range(3)]
+    words = [make.thumb(one, user=f"u{row}") for row, one in enumerate(said)]
+    with ledger_of(log) as ledger:
+        corpus = Corpus(ledger, make.keys, FeedbackSection(feedback_window_ms=5_000), BASE, lambda _text: ())
+        ingest = Ingest(log, ledger, "support")
+        counts = []
+        for events in ([*said, *words[:2]], [], [words[2], make.completion(9_000)], [make.erasure("u0")], []):
+            log.append([encode_event(event) for event in events])
+            pump_all(ingest)
+            counts.append(corpus.count(3, None)[1])
+        assert counts == [0, 0, 3, 2, 2], "the window was open at first"
+        assert len(joins) == 3
+        corpus.count(2, None)
+        assert len(joins) == 4, "another parent, another answer"
