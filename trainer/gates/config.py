@@ -59,11 +59,11 @@ class GateSettings(BaseModel):
         "(truncated importance sampling, Ionides 2008; the number is ours)",
     )
     min_audit_share: float = Field(
-        0.3,
+        0.4,
         ge=0,
         le=1,
         description="share of the gain in the trained reward that audit panels of other people must be able to see "
-        "(ours, on made-up data)",
+        "(ours, on made-up data: docs/gates.md)",
     )
     max_slices_worse: int = Field(
         0,

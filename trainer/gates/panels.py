@@ -83,15 +83,25 @@ def fit_panels(
     if not answers:
         return ()
     distinct = list(dict.fromkeys(answers))
-    states = mean_states(base, distinct, config.micro_batch_tokens)
     place = {answer: row for row, answer in enumerate(distinct)}
+    return panels_on(mean_states(base, distinct, config.micro_batch_tokens), place, pairs, thumbs, config)
+
+
+def panels_on(
+    states: Tensor,
+    place: Mapping[TokenPair, int],
+    pairs: Sequence[PreferencePair],
+    thumbs: Sequence[ThumbedAnswer],
+    config: RewardConfig,
+) -> tuple[Panel, ...]:
+    """The panels on given states [N, H], of which `place` names each answer's row."""
     panels = []
     for number in range(PANELS):
         own_pairs, other_pairs = _divided(pairs, number)
         own_thumbs, other_thumbs = _divided(thumbs, number)
         if not own_pairs and not own_thumbs:
             continue
-        weight = _fitted(states, place, own_pairs, own_thumbs, config)
+        weight = linear_head(states, place, own_pairs, own_thumbs, config)
         scores = states @ weight
         asked = couples(other_pairs, other_thumbs)
         right = sum(bool(scores[place[better]] > scores[place[worse]]) for better, worse in asked)
@@ -114,13 +124,14 @@ def _divided(labels: Sequence[_Label], number: int) -> tuple[list[_Label], list[
     return own, [label for label in labels if panel_of(label.group) != number]
 
 
-def _fitted(
+def linear_head(
     states: Tensor,
     place: Mapping[TokenPair, int],
     pairs: Sequence[PreferencePair],
     thumbs: Sequence[ThumbedAnswer],
     config: RewardConfig,
 ) -> Tensor:
+    """What these labels say of states: the weights [H] of a probe."""
     cohorts = sorted({item.cohort for item in thumbs})
     data = ProbeData(
         states=states,
