@@ -97,7 +97,7 @@ def ask(
         str | None, typer.Option("--api-key", envvar="ATTUNE_API_KEY", help="A key with the scopes chat and feedback.")
     ] = None,
 ) -> None:
-    """Judge answers at the terminal. Name the same file in the trainer's `[raters] gold` to see who is right."""
+    """Judge answers at the terminal. Name the file as `gold` in the trainer section `raters` to see who is right."""
     console = Console()
 
     def judge(question: str, answer: str) -> Said:

@@ -78,11 +78,14 @@ class Live:
             time.sleep(0.01)
 
     def turn(self, folder: Path, version: int) -> str:
-        """What a turn does with data once all windows have passed, and a made-up adapter; returns the snapshot."""
+        """What a turn does with data once all windows have passed, and a made-up adapter; returns the snapshot.
+
+        Nobody is held out: who would be depends on a secret that is new in each home.
+        """
         self.log.append([encode_event(Maker().completion(now_ms() + 10 * WINDOW_MS - START, user=None))])
         self.settle()
         engine = InMemoryEngine()
-        settings = load_trainer(self.home.trainer).feedback
+        settings = load_trainer(self.home.trainer).feedback.model_copy(update={"heldout_users": 0.0})
         corpus = Corpus(self.ledger, self.keys, settings, engine.base_fingerprint, lambda text: list(text.encode()))
         manifest = corpus.cut(version - 1, folder / "cut", since=None).manifest
         self.registry.publish_snapshot(folder / "cut", manifest)

@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=2 * BATCH, help=f"a multiple of {BATCH}")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--trl-rows", type=int, default=4, help="pairs in one of TRL's micro-batches")
+    parser.add_argument("--trl-rows", type=int, default=1, help="pairs in one of TRL's micro-batches")
     options = parser.parse_args()
     model = random_llama()
     theirs = TRLReward(
