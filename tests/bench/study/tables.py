@@ -69,6 +69,7 @@ def main_table(records: Iterable[Record]) -> str:
         rows.append(
             (
                 arm,
+                str(len(some)),
                 str(paired([gain(one) for one in some])),
                 f"{fmean(one['points'][-1]['kl'] for one in some):.2f}",
                 *map(str, within),
@@ -77,6 +78,7 @@ def main_table(records: Iterable[Record]) -> str:
         )
     heads = (
         "arm",
+        "seeds",
         "gain at its end",
         "KL there, nats",
         *(f"gain within {budget:g} nats" for budget in BUDGETS),
@@ -90,7 +92,9 @@ def differences(records: Iterable[Record], ours: str = "ppo", theirs: Sequence[s
     arms = by_arm(records)
     rows = []
     for other in theirs:
-        shared = sorted(arms[ours].keys() & arms[other].keys())
+        shared = sorted(arms.get(ours, {}).keys() & arms.get(other, {}).keys())
+        if not shared:
+            continue
         rows.append(
             (f"{ours} less {other}", *(str(one) for one in compared(arms, ours, other, shared)), str(len(shared)))
         )

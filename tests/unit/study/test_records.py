@@ -55,9 +55,10 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
         _record("ppo", 1, (0.0, 0.4), (0.5, 0.5)),
         _record("ppo", 2, (0.0, 0.2), (0.5, 0.3)),
     ]
+    assert tables.differences(records, theirs=("dpo",)).count("\n") == 1  # nothing to compare with yet: a head alone
     assert "| ppo less none | +0.100 (+0.100 to +0.100) | +0.020" in tables.differences(records, theirs=("none",))
     assert "| ppo | hurried -0.100 (-0.100 to -0.100) | +1.00 | 0.000 | 20.0 | 0.100 |" in tables.side_effects(records)
-    assert "| ppo | +0.100 (+0.100 to +0.100) | 0.50 |" in tables.main_table(records)
+    assert "| ppo | 2 | +0.100 (+0.100 to +0.100) | 0.50 |" in tables.main_table(records)
     tables.plot(records, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
