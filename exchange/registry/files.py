@@ -12,11 +12,13 @@ store has no rename: the marker still comes last). A manifest is created, never 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +59,7 @@ from schemas.manifests import (
     files_digest,
 )
 
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _SNAPSHOT_FILE = re.compile(r"([0-9a-f]{64})\.json")
 _VERSION_FILE = re.compile(r"v(0|[1-9][0-9]{0,8})\.json")
 
@@ -262,12 +265,18 @@ class FilesystemRegistry:
             for name in files:
                 self._fs.mv(f"{staging}/{name}", f"{final}/{name}")
             return
-        # A folder there already is that of a publisher racing with this one, or that ended before its marker.
-        if os.path.lexists(final):
+        while True:
+            try:
+                Path(staging).rename(final)
+                break
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+            # What is there is of a publisher racing with this one, or of one that ended before its marker.
             if is_intact(Path(final), files):
                 return
-            discard(Path(final))
-        Path(staging).rename(final)
+            with suppress(FileNotFoundError):  # the other one discards it too
+                discard(Path(final))
         self._sync_up(Path(final))
 
     def _create(self, path: str, data: bytes) -> bool:

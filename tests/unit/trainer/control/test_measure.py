@@ -14,7 +14,8 @@ from trainer.gates.measure import answer_logprobs, measure_policy
 from trainer.gates.sample import end_tokens, load_tokenizer, render_chat, sample
 from trainer.learn.config import LoraSettings
 from trainer.models.base import POLICY, SharedBase
-from trainer.suites.cases import SuiteCase, Suites
+from trainer.suites.cases import SuiteCase
+from trainer.suites.loading import Suites
 from trainer.suites.run import SuiteAnswers, answer_suite, changed_examples, judged
 
 LENGTHS = {"max_new_tokens": 6, "batch_size": 4, "token_budget": 128}

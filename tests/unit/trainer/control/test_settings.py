@@ -33,7 +33,8 @@ def test_the_recipe_has_what_decides_learning_and_no_place_or_address(tmp_path: 
     file = tmp_path / "trainer.toml"
     file.write_text('model = "m"\n', encoding="utf-8")
     recipe = load_settings(file).recipe()
-    assert {"learner", "ppo", "reward_model", "lora", "gates", "feedback", "seed", "dtype"} == set(recipe)
+    named = {"learner", "ppo", "reward_model", "lora", "gates", "feedback", "raters", "seed", "dtype"}
+    assert set(recipe) == named
     assert str(tmp_path) not in str(recipe)
 
 
