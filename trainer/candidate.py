@@ -115,7 +115,10 @@ class Workshop:
 
     def states(self, answers: Sequence[TokenPair]) -> Tensor:
         """What the frozen base makes of answers, float [N, H]."""
-        return pooled_states(self.base, answers, self.settings.reward_model, "raters", self.progress)
+        config = self.settings.reward_model
+        return pooled_states(
+            self.base, answers, config.pooling, config.micro_batch_tokens, stage="raters", progress=self.progress
+        )
 
     def train_reward(self, data: TrainingData) -> RewardModel:
         """The turn's reward model, fresh on all labels so far; its report is laid beside it by `trainer.judging`."""

@@ -29,6 +29,7 @@ from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import Estimate
 from trainer.learn.config import RewardConfig
 from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
+from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
 
 PANELS = 3
@@ -110,12 +111,8 @@ def panels_on(
 
 
 def mean_states(base: SharedBase, answers: Sequence[TokenPair], token_budget: int) -> Tensor:
-    """The frozen base's mean state over each answer's tokens, float32 [N, H] on the CPU."""
-    parts: dict[int, Tensor] = {}
-    with base.role(None), torch.no_grad():
-        for batch in base.batches(answers, range(len(answers)), token_budget):
-            parts |= dict(zip(batch.rows, base.pooled(batch, "mean").cpu(), strict=True))
-    return torch.stack([parts[row] for row in range(len(answers))])
+    """What a panel reads: the frozen base's mean state over each answer's tokens, float32 [N, H] on the CPU."""
+    return pooled_states(base, answers, "mean", token_budget)
 
 
 def _divided(labels: Sequence[_Label], number: int) -> tuple[list[_Label], list[_Label]]:

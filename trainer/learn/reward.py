@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from schemas.errors import InvalidInput
 from trainer.algorithms.preference import pair_losses
@@ -27,6 +26,7 @@ from trainer.learn.progress import Progress, silent
 from trainer.learn.reward_extras import Extras
 from trainer.learn.reward_model import Cohort, RatingScale, RewardModel, standardise
 from trainer.learn.reward_units import Share, Unit, pair_index, units_of
+from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
 
 log = logging.getLogger(__name__)
@@ -103,16 +103,9 @@ def _start_from_probe(
     """Set head, cohorts and tie threshold to those of a linear probe; the fresh adapter changes nothing yet."""
     answers = list(dict.fromkeys(answer for unit in units for answer in unit.answers))
     place = {answer: row for row, answer in enumerate(answers)}
-    states: Tensor | None = None
-    done = 0
-    with base.role(None), torch.no_grad():
-        for batch in base.batches(answers, range(len(answers)), config.micro_batch_tokens):
-            found = base.pooled(batch, config.pooling).cpu()
-            states = torch.zeros(len(answers), found.shape[1]) if states is None else states
-            states[list(batch.rows)] = found
-            done += len(batch.rows)
-            progress("reward_probe", done, len(answers), {})
-    assert states is not None  # noqa: S101 there are units, so there are answers
+    states = pooled_states(
+        base, answers, config.pooling, config.micro_batch_tokens, stage="reward_probe", progress=progress
+    )
     pairs = [(unit, entry) for unit in units for entry in unit.pairs]
     thumbs = [unit.thumb for unit in units if unit.thumb is not None]
     data = ProbeData(

@@ -17,6 +17,7 @@ from torch import Tensor
 from schemas.errors import InvalidInput
 from trainer.algorithms import ordinal, preference
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
+from trainer.learn.states import pooled_states
 from trainer.models.adapter import load_role, save_role
 from trainer.models.base import Pooling, SharedBase
 from trainer.models.files import read_json, whole_folder, write_json
@@ -96,11 +97,7 @@ class RewardModel:
 
     def states(self, answers: Sequence[TokenPair]) -> Tensor:
         """What the head reads of each answer [N, H], float32 on the CPU."""
-        states = torch.zeros(len(answers), self.base.parameters(self.role)["head.weight"].shape[1])
-        with self.base.role(self.role), torch.no_grad():
-            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
-                states[list(batch.rows)] = self.base.pooled(batch, self.pooling).cpu()
-        return states
+        return pooled_states(self.base, answers, self.pooling, self.token_budget, role=self.role)
 
     def standard(self, states: Tensor) -> Tensor:
         """Standardised scores [N] out of `states` [N, H], not clipped."""

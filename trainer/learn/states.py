@@ -1,4 +1,4 @@
-"""What the frozen base makes of answers: one vector each. Knows tokens and the base; knows no verdicts."""
+"""What a model makes of answers: one vector each. Knows tokens and the base; knows no verdicts."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ import torch
 from torch import Tensor
 
 from trainer.data import TokenPair
-from trainer.learn.config import RewardConfig
 from trainer.learn.progress import Progress, silent
-from trainer.models.base import SharedBase
+from trainer.models.base import Pooling, SharedBase
 
 
 @torch.no_grad()
 def pooled_states(
     base: SharedBase,
     answers: Sequence[TokenPair],
-    config: RewardConfig,
-    stage: str,
+    pooling: Pooling,
+    token_budget: int,
+    *,
+    role: str | None = None,
+    stage: str = "states",
     progress: Progress = silent,
 ) -> Tensor:
-    """The pooled last hidden states of the base without adapters, as the reward model's probe sees them.
+    """The pooled last hidden states of answers, as a reward model's head reads them.
 
     Args:
         answers: N prompts with their answers, at least one.
+        token_budget: padded tokens per forward pass.
+        role: whose adapter; None for the frozen base.
         stage: what `progress` is told.
 
     Returns:
-        float [N, H], on the host.
+        float32 [N, H], on the host.
     """
-    states: Tensor | None = None
-    done = 0
-    with base.role(None):
-        for batch in base.batches(answers, range(len(answers)), config.micro_batch_tokens):
-            found = base.pooled(batch, config.pooling).cpu()
-            states = torch.zeros(len(answers), found.shape[1]) if states is None else states
-            states[list(batch.rows)] = found.float()
-            done += len(batch.rows)
-            progress(stage, done, len(answers), {})
-    assert states is not None  # noqa: S101 there are answers
-    return states
+    rows: dict[int, Tensor] = {}
+    with base.role(role):
+        for batch in base.batches(answers, range(len(answers)), token_budget):
+            rows |= dict(zip(batch.rows, base.pooled(batch, pooling).float().cpu(), strict=True))
+            progress(stage, len(rows), len(answers), {})
+    return torch.stack([rows[row] for row in range(len(answers))])

@@ -159,7 +159,7 @@ async def _talk(circumstances: Circumstances, base: SharedBase, model: Path, fol
 
 
 def _states(base: SharedBase, answers: Sequence[TokenPair]) -> Tensor:
-    return pooled_states(base, answers, REWARD, "raters")
+    return pooled_states(base, answers, REWARD.pooling, REWARD.micro_batch_tokens)
 
 
 def _ledger(folder: Path) -> Ledger:
