@@ -32,7 +32,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="A server's or 
 Kind = Annotated[
     GuidanceKind,
     typer.Argument(
-        help="guidelines: Markdown for raters. constitution: TOML, [[principles]] with id and text, for raters and "
+        help="guidelines: Markdown for raters. constitution: TOML, tables `principles` of id and text, for raters and "
         "`attune label`. prompts: JSONL, one {'name', 'language'?, 'domain'?, 'messages'} a line, for `attune collect` "
         "and `attune label`."
     ),

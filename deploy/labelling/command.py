@@ -65,9 +65,11 @@ def label(
 ) -> None:
     """Let a model judge pairs of answers by the policy's constitution, and send its words marked as a model's.
 
-    Each pair is judged in both orders; what is not said both times alike is dropped and counted. In the trainer such
-    words weigh at most `[feedback] ai_share` of what people say and judge nothing. The endpoint is sent curated prompts
-    and the policy's answers to them, no person's words.
+    Each pair is judged in both orders; what is not said both times alike is dropped.
+
+    In the trainer such words weigh at most feedback.ai_share of what people say.
+
+    The endpoint is sent curated prompts and the policy's answers, no person's words.
     """
     from openai import OpenAI  # slow to import
 
