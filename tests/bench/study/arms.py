@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -154,14 +155,18 @@ def _data(world: World, arm: Arm, text_of: Callable[..., str]) -> TrainingData:
     judged = {(thumb.prompt_ids, thumb.answer_ids) for thumb in data.thumbs}
     judged |= {(pair.prompt_ids, side) for pair in data.pairs for side in (pair.chosen_ids, pair.rejected_ids)}
 
-    def rewarded(answer: LoggedAnswer) -> LoggedAnswer:
-        match arm.reward:
-            case "brevity":
-                return replace(answer, reward=-float(len(answer.answer_ids)))
-            case "gold":
-                question = world.questions[text_of(answer.prompt_ids, whole=True)]
-                return replace(answer, reward=gold.score(question, text_of(answer.answer_ids)).total)
-        return answer
-
     kept = [one for one in data.answers if not arm.judged_only or (one.prompt_ids, one.answer_ids) in judged]
-    return replace(data, answers=[rewarded(answer) for answer in kept])
+    if arm.reward == "model":
+        return replace(data, answers=kept)
+
+    def merit(answer: LoggedAnswer) -> float:
+        if arm.reward == "brevity":
+            return -float(len(answer.answer_ids))
+        question = world.questions[text_of(answer.prompt_ids, whole=True)]
+        return gold.score(question, text_of(answer.answer_ids)).total
+
+    # As the reward model's scores are: PPO clips rewards, and one clip for all would leave nothing to learn.
+    merits = [merit(answer) for answer in kept]
+    middle, spread = statistics.fmean(merits), statistics.pstdev(merits)
+    rewards = [(one - middle) / spread for one in merits]
+    return replace(data, answers=[replace(answer, reward=reward) for answer, reward in zip(kept, rewards, strict=True)])
