@@ -26,7 +26,7 @@ def pooled_states(
     """The pooled last hidden states of answers, as a reward model's head reads them.
 
     Args:
-        answers: N prompts with their answers, at least one.
+        answers: N prompts with their answers.
         token_budget: padded tokens per forward pass.
         role: whose adapter; None for the frozen base.
         stage: what `progress` is told.
@@ -34,6 +34,8 @@ def pooled_states(
     Returns:
         float32 [N, H], on the host.
     """
+    if not answers:
+        return torch.zeros(0, base.hidden_size)
     rows: dict[int, Tensor] = {}
     with base.role(role):
         for batch in base.batches(answers, range(len(answers)), token_budget):

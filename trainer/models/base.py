@@ -240,6 +240,11 @@ class SharedBase:
             states: Tensor = self._backbone(**model_inputs(batch))[0]
         return states.flatten(0, 1).float()
 
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of a state."""
+        return self._hidden_size
+
     def pooled(self, batch: TokenBatch, pooling: Pooling) -> Tensor:
         """One state [B, H] for each answer, by the role in play."""
         states = self.hidden(batch)
