@@ -105,12 +105,16 @@ def test_response_format(client: OpenAI) -> None:
         model="support",
         messages=QUESTION,
         max_tokens=200,
+        n=8,
         response_format={
             "type": "json_schema",
             "json_schema": {"name": "verdict", "schema": schema | {"additionalProperties": False}},
         },
     )
-    assert isinstance(json.loads(answer.choices[0].message.content or "")["ok"], bool)
+    # JSON may have any number of blanks, and a model of random weights may go on with them until it is cut off.
+    whole = [choice.message.content or "" for choice in answer.choices if choice.finish_reason == "stop"]
+    assert whole
+    assert all(isinstance(json.loads(text)["ok"], bool) for text in whole)
 
 
 def test_models_lists_aliases_and_no_paths(client: OpenAI) -> None:
