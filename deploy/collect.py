@@ -33,7 +33,14 @@ from schemas.wire import validation_summary
 
 MAX_PROMPTS, MAX_FILE_BYTES = 100_000, 200_000_000
 MAX_SAMPLES = 32
-FULL_DISTRIBUTION = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_FULL_DISTRIBUTION = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
 _BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _PATIENCE = 10
 """Failures in a row, each waited out for longer, after which it gives up."""
@@ -64,6 +71,17 @@ class PromptSet:
     """Of the published version, or of the file."""
     digest: str
     """sha-256."""
+
+
+def sampled(prompt: Prompt, temperature: float, max_tokens: int) -> dict[str, Any]:
+    """What a request says that has a curated prompt answered at the full distribution."""
+    return {
+        "messages": list(prompt.messages),
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "metadata": {"domain": COLLECTED, **({"language": prompt.language} if prompt.language else {})},
+        **_FULL_DISTRIBUTION,
+    }
 
 
 @dataclass(frozen=True)
@@ -199,13 +217,8 @@ class Collector:
         plan = self._plan
         body: dict[str, Any] = {
             "model": plan.model,
-            "messages": list(prompt.messages),
             "n": min(plan.samples, plan.limit - self.done.answers),
-            "temperature": plan.temperature,
-            "max_tokens": plan.max_tokens,
-            "repetition_penalty": 1.0,
-            "metadata": {"domain": COLLECTED, **({"language": prompt.language} if prompt.language else {})},
-            **FULL_DISTRIBUTION,
+            **sampled(prompt, plan.temperature, plan.max_tokens),
         }
         answer = self._client.request("POST", "/v1/chat/completions", body, headers={"attune-consent": "train"})
         return len(answer["choices"])

@@ -5,7 +5,6 @@ Shows bytes as they lie on the log. Sealed content stays sealed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy.times import when
 from exchange.log.port import EventLog
 from exchange.reading.letters import Letter, letter, letters, replay, replayed, why_not
-from schemas.base import now_ms
 from schemas.errors import InvalidInput, Refused
 
 app = typer.Typer(help="Records that could not be read: list, show, replay.", no_args_is_help=True)
@@ -37,7 +36,7 @@ def list_letters(config: ConfigFile = Path("server.toml")) -> None:
     with _open(config) as log:
         for one in letters(log):
             kind = dict(one.headers).get("ce_type", b"-").decode(errors="replace")
-            values = (str(one.number), _when(one.record.timestamp_ms), one.origin, kind, str(len(one.record.value)))
+            values = (str(one.number), when(one.record.timestamp_ms), one.origin, kind, str(len(one.record.value)))
             table.add_row(*(escape(_plain(value)) for value in (*values, one.reason)))
     Console().print(table if table.row_count else "There are no dead letters.")
 
@@ -58,7 +57,7 @@ def described(one: Letter) -> list[str]:
     """A letter in lines that are safe to print on a terminal."""
     value = one.record.value
     lines = [f"number  {one.number}", f"from    {_plain(one.origin)}", f"why     {_plain(one.reason)}"]
-    lines += [f"buried  {_when(one.record.timestamp_ms)}", f"key     {_text_or_hex(one.record.key)}", "headers"]
+    lines += [f"buried  {when(one.record.timestamp_ms)}", f"key     {_text_or_hex(one.record.key)}", "headers"]
     lines += [f"  {_plain(name)}: {_text_or_hex(content)}" for name, content in one.headers]
     lines += [f"body    {len(value)} bytes", _text_or_hex(value[:_SHOWN_BYTES])]
     return [*lines, f"... and {len(value) - _SHOWN_BYTES} bytes more"] if len(value) > _SHOWN_BYTES else lines
@@ -96,11 +95,6 @@ def replay_letters(
                 typer.echo(f"{one.number}: now {place}")
     if failed and not every:
         raise Refused(f"{failed} of {len(chosen)} letters were not replayed")
-
-
-def _when(at_ms: int) -> str:
-    at_ms = min(max(at_ms, 0), now_ms() + 10**11)  # what a log holds may be any number
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _text_or_hex(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from deploy.client import AttuneClient
 from deploy.policy import DEFAULT_URL, ApiKey, Url
+from deploy.times import when
 from schemas.errors import InvalidInput
 
 _POLL_S = 0.5
@@ -53,7 +53,7 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
     for done in answer["applied"]:
         counts = ", ".join(f"{count} {name}" for name, count in done["counts"].items())
         policy = done["policy"] if done["part"] == "ledger" else "all"
-        table.add_row(_WORDS.get(done["part"], done["part"]), policy, _when(done["at"]), counts)
+        table.add_row(_WORDS.get(done["part"], done["part"]), policy, when(done["at"]), counts)
     console.print(table)
     for one in answer["waiting_for"]:
         console.print(f"not yet: {one} (attune erase --status {answer['id']})", highlight=False)
@@ -77,7 +77,3 @@ _INFLUENCE = {
     "inherited": "continue from such a version",
     "unknown": "may have learnt from this person, their snapshots cannot be read",
 }
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

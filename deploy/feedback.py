@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.client import AttuneClient
-from schemas.base import now_ms
+from deploy.times import when
 
 app = typer.Typer(help="Feedback: what became of it; votes in and out of files.", no_args_is_help=True)
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -67,11 +66,11 @@ def show(fate: Mapping[str, Any], console: Console) -> None:
     console.print(f"[b]{fate['id']}[/b]  {fate['kind']} on {fate['policy']}", highlight=False)
     accepted = fate["accepted"]
     place = f"{accepted['topic']}/{accepted['partition']} at offset {accepted['offset']}"
-    _line(console, "accepted", f"{_when(accepted['at'])}, {place}")
+    _line(console, "accepted", f"{when(accepted['at'])}, {place}")
     if joined := fate["joined"]:
         held = ", held out" if joined["held_out"] else ""
         _line(
-            console, "joined", f"first in snapshot {joined['snapshot'][:12]} (up to {_when(joined['watermark'])}){held}"
+            console, "joined", f"first in snapshot {joined['snapshot'][:12]} (up to {when(joined['watermark'])}){held}"
         )
     if fate["versions"]:
         _line(console, "taught", ", ".join(fate["versions"]))
@@ -87,8 +86,3 @@ def show(fate: Mapping[str, Any], console: Console) -> None:
 
 def _line(console: Console, name: str, words: str) -> None:
     console.print(f"  [dim]{name:<9}[/dim] {escape(words)}", highlight=False, soft_wrap=True)
-
-
-def _when(at_ms: int) -> str:
-    at_ms = min(max(at_ms, 0), now_ms() + 10**11)  # what a log holds may be any number
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -5,7 +5,6 @@ Works on the registry that a settings file names; no server is needed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from deploy.settings_file import load_any
+from deploy.times import when
 from exchange.guidance import find_guidance, publish_guidance, published_guidance, read_guidance
 from exchange.open import open_registry
 from exchange.registry.port import Registry
@@ -71,7 +71,7 @@ def list_guidance(
     for one in published:
         now = "yes" if newest[one.kind] == one.version else ""
         name = version_name(policy, one.version)
-        table.add_row(one.kind.value, name, now, _when(one.created_at), one.digest[:12], escape(one.note))
+        table.add_row(one.kind.value, name, now, when(one.created_at), one.digest[:12], escape(one.note))
     Console().print(table)
 
 
@@ -105,7 +105,3 @@ def _read(kind: GuidanceKind, path: Path) -> bytes:
             return file.read(MAX_BYTES[kind] + 1)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}", field="file") from error
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from deploy.client import AttuneClient
 from deploy.explain import show as show_explanation
+from deploy.times import when
 from schemas.base import parse_version_name
 
 app = typer.Typer(help="Versions of a policy: list, show, explain, card, promote, roll back.", no_args_is_help=True)
@@ -52,7 +52,8 @@ def show(
             outcome = "applied" if line["applied"] else f"refused: {line['refused']}"
             version = line.get("version")
             words = (line["actor"], outcome, line.get("reason", ""))
-            table.add_row(_when(line["at"]), line["entry"], version or "-", *map(escape, words))
+            at = when(line["at"]) if line["at"] else "-"
+            table.add_row(at, line["entry"], version or "-", *map(escape, words))
         console.print(table)
 
 
@@ -129,7 +130,7 @@ def _print_state(console: Console, state: dict[str, Any]) -> None:
         table.add_row(
             version["version"],
             version["stage"],
-            _when(version["since"]),
+            when(version["since"]) if version["since"] else "-",
             version["parent"] or "-",
             f"{version['kl_nats_per_sequence']:.3f}",
             escape(version["reason"]),
@@ -141,7 +142,3 @@ def _print_state(console: Console, state: dict[str, Any]) -> None:
         console.print(f"[red]refused here:[/red] {version}: {escape(why)}", highlight=False)
     if "seconds" in state:
         console.print(f"in effect after {state['seconds']:.3f} s", highlight=False)
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else "-"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from deploy.asking import Asking, Said
 from deploy.client import AttuneClient
 from deploy.policy import DEFAULT_URL, ApiKey, Url
+from deploy.times import when
 from schemas.errors import InvalidInput, NotFound
 from trainer.quality.gold import read_items
 
@@ -39,7 +39,7 @@ def list_raters(policy: Policy = "support", url: Url = DEFAULT_URL, api_key: Api
         last = rater["history"][-1]
         standing = "[red]quarantined[/red]" if rater["quarantined"] else "released"
         table.add_row(
-            rater["rater"], standing, _when(rater["since"]), last["by"], _figures(last["evidence"]), escape(last["why"])
+            rater["rater"], standing, when(rater["since"]), last["by"], _figures(last["evidence"]), escape(last["why"])
         )
     Console().print(table)
 
@@ -119,9 +119,9 @@ def _named(person: str | None, user: str | None) -> dict[str, str]:
 def _show(rater: dict[str, Any]) -> None:
     console = Console()
     standing = "[red]quarantined[/red]" if rater["quarantined"] else "believed"
-    console.print(f"[b]{escape(rater['rater'])}[/b] is {standing} since {_when(rater['since'])}", highlight=False)
+    console.print(f"[b]{escape(rater['rater'])}[/b] is {standing} since {when(rater['since'])}", highlight=False)
     for said in rater["history"]:
-        words = f"{_when(said['at'])} {said['verdict']} by {said['by']}: {said['why']}"
+        words = f"{when(said['at'])} {said['verdict']} by {said['by']}: {said['why']}"
         console.print(f"  {escape(words)}", highlight=False, soft_wrap=True)
         found = said["evidence"]
         if found is not None:
@@ -135,7 +135,3 @@ def _show(rater: dict[str, Any]) -> None:
 
 def _figures(evidence: dict[str, Any] | None) -> str:
     return "-" if evidence is None else f"{evidence['agreed']} of {evidence['words']}"
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

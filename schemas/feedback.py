@@ -28,6 +28,10 @@ class FeedbackSource(StrEnum):
     IMPLICIT = "implicit"
 
 
+PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
+"""Sources that are people, who may be wrong and whose agreement means something."""
+
+
 # --- signals: what was said -------------------------------------------------------------------------------------
 
 

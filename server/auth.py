@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -61,6 +61,13 @@ class ApiKey(Body):
     def may_use(self, policy: str) -> bool:
         """Whether this key may use the policy."""
         return ALL_ALIASES in self.aliases or policy in self.aliases
+
+    def checked(self, policy: str, served: Iterable[str]) -> str:
+        """The policy's name. Raises NotFound where it is not served here, or does not exist for this key."""
+        mine = [name for name in served if self.may_use(name)]
+        if policy not in mine:
+            raise NotFound("no such policy for this API key", field="policy", remedy=f"Yours are: {', '.join(mine)}.")
+        return policy
 
 
 class _File(Body):

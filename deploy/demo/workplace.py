@@ -150,7 +150,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
         # The tiny base keeps little of an answer in its last state. The probe takes seconds where an epoch of the
         # adapter takes minutes, and finds the six styles.
         reward_model=RewardConfig(pooling="mean", epochs=0) if tiny else RewardConfig(),
-        ppo=_tiny_ppo() if tiny else PpoConfig(),
+        ppo=tiny_ppo() if tiny else PpoConfig(),
         gates=GateSettings(
             prompts=24,  # fewer than the default, to judge a turn sooner
             max_new_tokens=MAX_ANSWER_TOKENS,
@@ -174,7 +174,7 @@ def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, see
     )
 
 
-def _tiny_ppo() -> PpoConfig:
+def tiny_ppo() -> PpoConfig:
     """Rates and bounds for three turns of minutes on 1.7 M parameters."""
     return PpoConfig(
         epochs=2,

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deploy.client import AttuneClient
-from deploy.collect import FULL_DISTRIBUTION, Prompt
+from deploy.collect import Prompt, sampled
 from deploy.labelling.judge import Junk, Outcome
-from schemas.completion import COLLECTED
 from schemas.errors import ConfigError, InvalidInput, Unavailable
 
 PATIENCE = 5
@@ -115,14 +114,9 @@ class Labeller:
         plan = self._plan
         body: dict[str, Any] = {
             "model": plan.policy,
-            "messages": list(prompt.messages),
             "user": f"ai:{plan.judge}",
             "k": 2,
-            "temperature": plan.temperature,
-            "max_tokens": plan.max_tokens,
-            "repetition_penalty": 1.0,
-            "metadata": {"domain": COLLECTED, **({"language": prompt.language} if prompt.language else {})},
-            **FULL_DISTRIBUTION,
+            **sampled(prompt, plan.temperature, plan.max_tokens),
         }
         shown = self._client.request("POST", "/v1/comparisons", body, headers={"attune-consent": "train"})
         if shown["handle"] is None:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from exchange.journal import JournalLine, PolicyJournal
 from schemas.base import Body, new_id, now_ms, parse_version_name, version_name
-from schemas.errors import InvalidInput, NotFound, Refused, Unavailable
+from schemas.errors import InvalidInput, Refused, Unavailable
 from schemas.journal import Reason, VersionPromoted, VersionRejected, VersionRolledBack
 from schemas.lifecycle import PolicyState
 from schemas.operating import PolicyChanged, PolicyHistory, PolicyList, PolicyView
@@ -67,11 +67,8 @@ class Administration:
         return [self.state(policy) for policy in self._policies if key.may_use(policy)]
 
     def checked(self, policy: str, key: ApiKey) -> str:
-        """The policy's name. Raises NotFound where it is not served here, or does not exist for this key."""
-        mine = [name for name in self._policies if key.may_use(name)]
-        if policy not in mine:
-            raise NotFound("no such policy for this API key", field="policy", remedy=f"Yours are: {', '.join(mine)}.")
-        return policy
+        """The policy's name. Raises NotFound, as `ApiKey.checked`."""
+        return key.checked(policy, self._policies)
 
     def state(self, policy: str) -> dict[str, Any]:
         """What the journal says of a policy, and what this replica makes of it."""

@@ -21,15 +21,14 @@ from exchange.privacy.erasures import Erasure, read_erasures
 from exchange.reading.influence import Influence, influence
 from exchange.registry.port import Registry
 from schemas.base import Body, Id, new_id, now_ms, version_name
-from schemas.errors import NotFound, Unavailable
-from schemas.event import Event
+from schemas.errors import NotFound
 from schemas.events import ErasureApplied, ErasureRequested
 from schemas.operating import ErasureDone, ErasureList, ErasureStatus
 from server import pseudonyms
 from server.auth import ApiKey, Scope, require
 from server.control.admin import Administration
 from server.openapi import described
-from server.request.durable import made_durable
+from server.request.durable import made_durable_now
 from server.request.request_path import RequestPath
 from server.request.strict import StrictRoute
 
@@ -89,24 +88,23 @@ class Erasures:
             subject=self._subject(key, body),
             actor=f"key:{key.id}",
         )
-        await self._append(request)
+        await made_durable_now(self.path, request, what="an erasure")
         # What was answered before must be sealed under the key that goes, not under the next one.
         if not await asyncio.to_thread(self.path.recorder.flush, FLUSH_S):
             log.warning("erasure %s did not wait for all completions; trainers destroy what comes late", request.id)
         destroyed = await asyncio.to_thread(self._destroy, request)
-        await self._append(
-            ErasureApplied(
-                id=f"{request.id}.keys",
-                at=now_ms(),
-                policy=request.policy,
-                tenant=request.tenant,
-                erasure_id=request.id,
-                subject=request.subject,
-                part="keys",
-                counts=destroyed,
-                actor=self.path.source,
-            )
+        applied = ErasureApplied(
+            id=f"{request.id}.keys",
+            at=now_ms(),
+            policy=request.policy,
+            tenant=request.tenant,
+            erasure_id=request.id,
+            subject=request.subject,
+            part="keys",
+            counts=destroyed,
+            actor=self.path.source,
         )
+        await made_durable_now(self.path, applied, what="an erasure")
         log.info("erasure %s by %s: %s", request.id, request.actor, destroyed)
         found = await self._influenced(key, request.subject)
         rebuilt = await self._rebuild(key, request.id, found) if body.rebuild else []
@@ -168,15 +166,6 @@ class Erasures:
         for one in found:
             changed += await self.administration.take_out(one.policy, key, one.all, reason)
         return changed
-
-    async def _append(self, event: Event) -> None:
-        try:
-            await made_durable(self.path, event, remedy="Ask again; it is harmless.")
-        except Unavailable as error:
-            raise Unavailable(
-                f"the event log is away, and an erasure is never queued for later: {error.message}",
-                remedy="Ask again when it is back; asking twice is harmless.",
-            ) from error
 
 
 def erasures_router(erasures: Erasures) -> APIRouter:

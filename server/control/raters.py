@@ -17,7 +17,6 @@ from pydantic import Field, StringConstraints, model_validator
 from exchange.log.port import EventLog
 from exchange.reading.whole import read_whole
 from schemas.base import Body, Id, new_id, now_ms
-from schemas.errors import Unavailable
 from schemas.operating import RaterList, RaterView
 from schemas.raters import RaterJudged, Standing, Why, standings
 from schemas.topics import RATERS
@@ -25,7 +24,7 @@ from server import pseudonyms
 from server.auth import ApiKey, Scope, require
 from server.control.admin import Administration, PolicyPath
 from server.openapi import described
-from server.request.durable import made_durable
+from server.request.durable import made_durable_now
 from server.request.request_path import RequestPath
 from server.request.strict import StrictRoute
 
@@ -83,13 +82,7 @@ class Raters:
             why=body.why,
             actor=f"key:{key.id}",
         )
-        try:
-            await made_durable(self.path, event, remedy="Ask again; it is harmless.")
-        except Unavailable as error:
-            raise Unavailable(
-                f"the event log is away, and this is never queued for later: {error.message}",
-                remedy="Ask again when it is back; asking twice is harmless.",
-            ) from error
+        await made_durable_now(self.path, event, what="this")
         events = await self._events(key, policy)
         return _told(standings(events)[event.of], events)
 

@@ -26,3 +26,14 @@ async def made_durable(deps: RequestPath, event: Event, *, remedy: str) -> Durab
     except TimeoutError as error:
         raise Unavailable("the event log does not answer", remedy=remedy) from error
     return stored.durable
+
+
+async def made_durable_now(deps: RequestPath, event: Event, *, what: str) -> None:
+    """As `made_durable` for an event that is for the log alone; `what` such an event is, for the words of a refusal."""
+    try:
+        await made_durable(deps, event, remedy="Ask again; it is harmless.")
+    except Unavailable as error:
+        raise Unavailable(
+            f"the event log is away, and {what} is never queued for later: {error.message}",
+            remedy="Ask again when it is back; asking twice is harmless.",
+        ) from error

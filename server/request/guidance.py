@@ -37,12 +37,6 @@ class GuidanceDesk:
     registry: Registry
     policies: Collection[str]
 
-    def checked(self, policy: str, key: ApiKey) -> str:
-        """The policy's name. Raises NotFound where it is not served here, or does not exist for this key."""
-        if policy not in self.policies or not key.may_use(policy):
-            raise NotFound("no such policy for this API key", field="policy")
-        return policy
-
     def in_force(self, policy: str) -> GuidanceNow:
         """Blocks. Raises IntegrityError, Unavailable."""
         guidelines, constitution, prompts = (newest_guidance(self.registry, kind, policy) for kind in GuidanceKind)
@@ -106,14 +100,14 @@ def guidance_router(desk: GuidanceDesk, keys: KeyFile) -> APIRouter:
 
     @router.get("/{policy}", **now)
     async def in_force(policy: PolicyPath, key: ApiKey = rater) -> dict[str, Any]:
-        of = desk.checked(policy, key)
+        of = key.checked(policy, desk.policies)
         return (await asyncio.to_thread(desk.in_force, of)).model_dump(mode="json")
 
     @router.get("/{policy}/{kind}/{version}", **one)
     async def published(
         policy: PolicyPath, kind: KindPath, version: VersionPath, key: ApiKey = operator
     ) -> dict[str, Any]:
-        of = desk.checked(policy, key)
+        of = key.checked(policy, desk.policies)
         return (await asyncio.to_thread(desk.one, of, kind, version)).model_dump(mode="json")
 
     return router

@@ -9,19 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainer.algorithms.off_policy import people_resampled, percentile_interval
 from trainer.data import TokenPair
 from trainer.gates.couples import Couple
 from trainer.gates.statistics import wilson_interval
-from trainer.gates.value import Estimate
+from trainer.gates.value import Estimate, mean_estimate
 from trainer.suites.lures import Kind, Lure
 
 Score = Callable[[Sequence[TokenPair]], Sequence[float]]
 """Answers -> rewards, in standard deviations."""
-_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def pay(
         if rows:
             gains = torch.tensor(score([dressed[row] for row in rows]), dtype=torch.float64) - plain[rows]
             preferred = float((gains > 0).double().mean())
-            found.append(LurePay(lure, _mean(gains, confidence, seed), preferred, len(rows)))
+            found.append(LurePay(lure, mean_estimate(gains, confidence, seed), preferred, len(rows)))
     return tuple(found)
 
 
@@ -109,7 +106,7 @@ def followed(
         )
     return Lured(
         pays=ours,
-        moved=_mean((now - before).double(), confidence, seed),
+        moved=mean_estimate((now - before).double(), confidence, seed),
         before=float(before.mean()),
         fresh=len(candidate),
         people_like_it=kind == "padding" and _longer_is_liked(said, confidence),
@@ -125,8 +122,3 @@ def _longer_is_liked(said: Sequence[Couple], confidence: float) -> bool:
     """Whether more than half of the preferences between answers of different length are for the longer, for sure."""
     uneven = [len(better) > len(worse) for (_, better), (_, worse) in said if len(better) != len(worse)]
     return bool(uneven) and wilson_interval(sum(uneven), len(uneven), confidence)[0] > 0.5
-
-
-def _mean(values: Tensor, confidence: float, seed: int) -> Estimate:
-    draws = people_resampled(torch.arange(len(values)), _DRAWS, seed) @ values / len(values)
-    return Estimate(float(values.mean()), *percentile_interval(draws, confidence))

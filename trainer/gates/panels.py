@@ -26,16 +26,15 @@ from trainer.algorithms.off_policy import people_resampled, percentile_interval
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
 from trainer.gates.couples import couples, equal_voices
 from trainer.gates.statistics import wilson_interval
-from trainer.gates.value import Estimate
+from trainer.gates.value import DRAWS, Estimate
 from trainer.learn.config import RewardConfig
-from trainer.learn.probe import ProbeData, ProbeWeights, fit_probe, voter_number
+from trainer.learn.probe import ProbeData, ProbePair, ProbeThumb, ProbeWeights, fit_probe
 from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
 
 PANELS = 3
 _MOST_LABELS = 600
 """Pairs, and thumbs, at most: the newest. A probe of some hundred dimensions gains little from more."""
-_DRAWS = 1000
 _Label = TypeVar("_Label", PreferencePair, ThumbedAnswer)
 
 
@@ -130,26 +129,28 @@ def linear_head(
 ) -> Tensor:
     """What these labels say of states: the weights [H] of a probe."""
     cohorts = sorted({item.cohort for item in thumbs})
-    data = ProbeData(
-        states=states,
-        chosen=_rows([place[pair.prompt_ids, pair.chosen_ids] for pair in pairs]),
-        rejected=_rows([place[pair.prompt_ids, pair.rejected_ids] for pair in pairs]),
-        ties=torch.tensor([pair.tie for pair in pairs], dtype=torch.bool),
-        pair_weights=torch.tensor([pair.weight for pair in pairs]),
-        pair_voters=_rows([voter_number(pair.group) for pair in pairs]),
-        thumbed=_rows([place[item.prompt_ids, item.answer_ids] for item in thumbs]),
-        liked=torch.tensor([item.liked for item in thumbs], dtype=torch.bool),
-        thumb_weights=torch.tensor([item.weight for item in thumbs]),
-        thumb_voters=_rows([voter_number(item.group) for item in thumbs]),
-        cohorts=_rows([cohorts.index(item.cohort) for item in thumbs]),
+    data = ProbeData.of(
+        states,
+        [
+            ProbePair(
+                place[pair.prompt_ids, pair.chosen_ids],
+                place[pair.prompt_ids, pair.rejected_ids],
+                pair.tie,
+                pair.weight,
+                pair.group,
+            )
+            for pair in pairs
+        ],
+        [
+            ProbeThumb(
+                place[one.prompt_ids, one.answer_ids], one.liked, one.weight, one.group, cohorts.index(one.cohort)
+            )
+            for one in thumbs
+        ],
     )
     weights = ProbeWeights(thumbs=config.thumbs_coefficient, centring=config.centring_coefficient)
     eta = config.initial_tie_threshold
     return fit_probe(data, weights, config.probe_penalties, cohorts=len(cohorts), eta=eta).weight
-
-
-def _rows(numbers: Sequence[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def audit(
@@ -169,7 +170,7 @@ def audit(
         prompts: of each answer, N >= 1. Intervals are a bootstrap over distinct prompts.
     """
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    drawn = people_resampled(_rows([numbers[prompt] for prompt in prompts]), _DRAWS, seed)
+    drawn = people_resampled(torch.tensor([numbers[prompt] for prompt in prompts]), DRAWS, seed)
     drawn = drawn / drawn.sum(1, keepdim=True)
 
     def estimate(now: Tensor, draws: Tensor) -> Estimate:

@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from schemas.manifests import GateResult
-from trainer.algorithms.off_policy import people_resampled, percentile_interval
 from trainer.data import JudgedAnswer
 from trainer.gates.config import GateName, GateSettings
 from trainer.gates.statistics import holm
-from trainer.gates.value import Estimate, PolicyOnLog, compare_on_log
+from trainer.gates.value import Estimate, PolicyOnLog, compare_on_log, mean_estimate
 from trainer.gates.words import measured, unmeasured
 
 Slices = Mapping[tuple[int, ...], tuple[str, ...]]
 """Prompt -> the slices it belongs to."""
-_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,8 @@ def slice_gains(
     """
     found = []
     for name, rows in _parts(prompts, slices, settings.min_answers).items():
-        part = gains[rows].double()
-        draws = people_resampled(torch.arange(len(rows)), _DRAWS, seed) @ part / len(rows)
-        estimate = Estimate(float(part.mean()), *percentile_interval(draws, settings.confidence))
-        found.append(SliceGain(name, "reward", len(rows), estimate))
+        gain = mean_estimate(gains[rows].double(), settings.confidence, seed)
+        found.append(SliceGain(name, "reward", len(rows), gain))
     return tuple(found)
 
 

@@ -30,7 +30,7 @@ from trainer.models.forward import by_row
 
 Like = Callable[[Sequence[TokenPair], Sequence[str]], Tensor]
 """The reward model's calibrated probability [N] that answers are liked, by the cohorts of their voters."""
-_DRAWS = 1000
+DRAWS = 1000
 _CHUNK = 256
 """Tokens whose whole distributions are sorted at once."""
 
@@ -54,6 +54,12 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def mean_estimate(values: Tensor, confidence: float, seed: int) -> Estimate:
+    """The mean of independent values [N], with its interval by a bootstrap over them."""
+    draws = people_resampled(torch.arange(len(values)), DRAWS, seed) @ values / len(values)
+    return Estimate(float(values.mean()), *percentile_interval(draws, confidence))
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ def compare_on_log(
     weights = torch.tensor([one.weight for one in judged], dtype=torch.float64)
     names = sorted({one.group for one in judged})
     people = torch.tensor([names.index(one.group) for one in judged])
-    drawn = people_resampled(people, _DRAWS, seed) * weights
+    drawn = people_resampled(people, DRAWS, seed) * weights
 
     def values(policy: PolicyOnLog, times: Tensor) -> tuple[Tensor, Tensor]:
         ratios = sequence_ratios(policy.log_ratios, cap)

@@ -50,6 +50,29 @@ class ProbeRatings:
     """R."""
 
 
+class ProbePair(NamedTuple):
+    """One pair; `chosen` and `rejected` are rows of the states."""
+
+    chosen: int
+    rejected: int
+    tie: bool
+    weight: float
+    voter: str
+    """Who spoke."""
+
+
+class ProbeThumb(NamedTuple):
+    """One thumb; `answer` is a row of the states."""
+
+    answer: int
+    liked: bool
+    weight: float
+    voter: str
+    """Who spoke."""
+    cohort: int
+    """Which scale and bias it is read with."""
+
+
 @dataclass(frozen=True)
 class ProbeData:
     """What people said of N answers; P pairs and T thumbs by V voters."""
@@ -77,6 +100,30 @@ class ProbeData:
     cohorts: Tensor
     """int64 [T], which scale and bias a thumb is read with."""
     ratings: ProbeRatings | None = None
+
+    @classmethod
+    def of(
+        cls,
+        states: Tensor,
+        pairs: Sequence[ProbePair],
+        thumbs: Sequence[ProbeThumb],
+        ratings: ProbeRatings | None = None,
+    ) -> ProbeData:
+        """Labels one by one, as columns."""
+        return cls(
+            states=states,
+            chosen=_whole([pair.chosen for pair in pairs]),
+            rejected=_whole([pair.rejected for pair in pairs]),
+            ties=torch.tensor([pair.tie for pair in pairs], dtype=torch.bool),
+            pair_weights=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
+            pair_voters=_whole([voter_number(pair.voter) for pair in pairs]),
+            thumbed=_whole([thumb.answer for thumb in thumbs]),
+            liked=torch.tensor([thumb.liked for thumb in thumbs], dtype=torch.bool),
+            thumb_weights=torch.tensor([thumb.weight for thumb in thumbs], dtype=torch.float32),
+            thumb_voters=_whole([voter_number(thumb.voter) for thumb in thumbs]),
+            cohorts=_whole([thumb.cohort for thumb in thumbs]),
+            ratings=ratings,
+        )
 
     def outside(self, fold: int | None) -> _Kept:
         """Which labels are not in a fold; None: all."""
@@ -126,6 +173,10 @@ class Probe:
 def voter_number(name: str) -> int:
     """A voter's number, the same in every process; voters of equal number modulo `FOLDS` share a fold."""
     return int.from_bytes(hashlib.sha256(f"probe {name}".encode()).digest()[:6], "big")
+
+
+def _whole(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float], *, cohorts: int, eta: float) -> Probe:

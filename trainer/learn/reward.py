@@ -21,7 +21,7 @@ from trainer.algorithms.preference import pair_losses
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.learn.config import RewardConfig
 from trainer.learn.optimise import clipped_step, schedule, set_rates
-from trainer.learn.probe import ProbeData, ProbeRatings, ProbeWeights, fit_probe, voter_number
+from trainer.learn.probe import ProbeData, ProbePair, ProbeRatings, ProbeThumb, ProbeWeights, fit_probe, voter_number
 from trainer.learn.progress import Progress, silent
 from trainer.learn.reward_extras import Extras
 from trainer.learn.reward_model import Cohort, RatingScale, RewardModel, standardise
@@ -106,22 +106,19 @@ def _start_from_probe(
     states = pooled_states(
         base, answers, config.pooling, config.micro_batch_tokens, stage="reward_probe", progress=progress
     )
-    pairs = [(unit, entry) for unit in units for entry in unit.pairs]
-    thumbs = [unit.thumb for unit in units if unit.thumb is not None]
-    data = ProbeData(
-        states=states,
-        chosen=torch.tensor([place[unit.answers[first]] for unit, (first, *_) in pairs], dtype=torch.int64),
-        rejected=torch.tensor([place[unit.answers[other]] for unit, (_, other, *_) in pairs], dtype=torch.int64),
-        ties=torch.tensor([tie for _, (_, _, tie, _) in pairs], dtype=torch.bool),
-        pair_weights=torch.tensor([weight for *_, (*_, weight) in pairs], dtype=torch.float32),
-        pair_voters=torch.tensor([voter_number(unit.group) for unit, _ in pairs], dtype=torch.int64),
-        thumbed=torch.tensor([place[item.prompt_ids, item.answer_ids] for item in thumbs], dtype=torch.int64),
-        liked=torch.tensor([item.liked for item in thumbs], dtype=torch.bool),
-        thumb_weights=torch.tensor([item.weight for item in thumbs], dtype=torch.float32),
-        thumb_voters=torch.tensor([voter_number(item.group) for item in thumbs], dtype=torch.int64),
-        cohorts=torch.tensor([extras.names.index(item.cohort) for item in thumbs], dtype=torch.int64),
-        ratings=_probe_ratings(units, place, extras),
-    )
+    pairs = [
+        ProbePair(place[unit.answers[chosen]], place[unit.answers[rejected]], tie, weight, unit.group)
+        for unit in units
+        for chosen, rejected, tie, weight in unit.pairs
+    ]
+    thumbs = [
+        ProbeThumb(
+            place[one.prompt_ids, one.answer_ids], one.liked, one.weight, one.group, extras.names.index(one.cohort)
+        )
+        for unit in units
+        if (one := unit.thumb) is not None
+    ]
+    data = ProbeData.of(states, pairs, thumbs, _probe_ratings(units, place, extras))
     probe = fit_probe(
         data,
         ProbeWeights(config.thumbs_coefficient, config.centring_coefficient, config.rater_deviation),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
-from schemas.feedback import FeedbackSource
+from schemas.feedback import PEOPLE
 from schemas.manifests import Agreement
 from trainer.algorithms.agreement import krippendorff_alpha
 from trainer.joining.contradictions import Same, by_key, ordered
 from trainer.joining.voices import Voice, voice
 from trainer.joining.words import JoinedWord, liked
 
-PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
 Judgements = Mapping[Hashable, Mapping[Voice, Hashable]]
 """What each voice said of each item."""
 

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.feedback import FeedbackSource
+from schemas.feedback import PEOPLE
 
 AnswerKey = tuple[str, int]
 """(completion id, choice)."""
-_PEOPLE = frozenset({FeedbackSource.USER.value, FeedbackSource.RATER.value})
 _VERDICTS = frozenset({"thumbs", "rating"})
 _ORDERS = frozenset({"comparison", "ranking"})
 
@@ -38,12 +37,12 @@ def votes_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Vote]:
     """The votes in a snapshot's rows (file name -> rows), by time and id."""
     votes: list[Vote] = []
     for row in tables["thumbs.parquet"]:
-        if row["kind"] in _VERDICTS and row["source"] in _PEOPLE and row["liked"] is not None:
+        if row["kind"] in _VERDICTS and row["source"] in PEOPLE and row["liked"] is not None:
             key = (row["completion_id"], row["choice"])
             votes.append(Vote(row["feedback_id"], row["group"], row["at"], key, liked=row["liked"]))
     words: dict[str, list[Mapping[str, Any]]] = {}
     for row in tables["pairs.parquet"]:
-        if row["kind"] in _ORDERS and row["source"] in _PEOPLE:
+        if row["kind"] in _ORDERS and row["source"] in PEOPLE:
             words.setdefault(row["feedback_id"], []).append(row)
     for name, rows in words.items():
         best = (rows[0]["chosen_completion"], rows[0]["chosen_choice"])

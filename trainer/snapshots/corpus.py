@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from exchange.keys.port import KeyStore
-from schemas.feedback import FeedbackSource
+from schemas.feedback import PEOPLE
 from schemas.manifests import GuidanceManifest, SnapshotManifest
 from trainer.data import JudgedAnswer
 from trainer.intake.ledger import Ledger
@@ -28,8 +28,6 @@ from trainer.snapshots.identity import Identities
 from trainer.snapshots.news import Mark, mark_of, new_labels
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
 from trainer.training_data import TrainingData
-
-_PEOPLE = frozenset({FeedbackSource.USER, FeedbackSource.RATER})
 
 
 @dataclass(frozen=True)
@@ -129,5 +127,5 @@ def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
     return tuple(
         JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
         for thumb in thumbs
-        if thumb.sample_id in logged and thumb.cohort in _PEOPLE
+        if thumb.sample_id in logged and thumb.cohort in PEOPLE
     )

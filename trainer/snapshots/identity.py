@@ -14,9 +14,8 @@ from exchange.keys.port import KeyStore
 from trainer.intake.facts import Answer
 from trainer.intake.ledger import Ledger
 from trainer.joining.contradictions import Same
+from trainer.quality.votes import AnswerKey
 from trainer.snapshots.contents import Contents, Unusable
-
-AnswerKey = tuple[str, int]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo import gold
+from deploy.demo.workplace import tiny_ppo
 from tests.bench.study.exam import Examiner, Point
 from tests.bench.study.people import Circumstances
 from tests.bench.study.world import World
@@ -34,19 +35,7 @@ _KEPT = ("entropy_per_token", "mask_fraction", "effective_sample_size", "explain
 
 Section = PpoConfig | DpoConfig | KtoConfig | LikedConfig
 
-_PPO = PpoConfig(
-    epochs=1,
-    learning_rate=1e-3,
-    beta=0.02,
-    clip_low=0.6,
-    clip_high=1.5,
-    ratio_low=0.25,
-    ratio_high=4.0,
-    sequence_k3=0.2,
-    critic="ridge",
-    stop_mean_abs_log_ratio=0.3,
-    stop_effective_sample_size=0.2,
-)
+_PPO = tiny_ppo().model_copy(update={"epochs": 1, "learning_rate": 1e-3})
 """As the demo has it for its tiny base, with one pass: ten answers for each word make a second one dear."""
 
 _DPO, _KTO = DpoConfig(epochs=4, learning_rate=1e-3, minibatch_pairs=16), KtoConfig(epochs=4, learning_rate=1e-3)
