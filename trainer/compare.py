@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainer.data import TokenPair
+from trainer.data import TokenPair, labelled_answers
 from trainer.examine import Seen
 from trainer.gates.couples import couples, equal_voices
 from trainer.gates.lured import Lured, LurePay, followed, pay
@@ -105,8 +105,5 @@ def _gains(scorer: Scorer, candidate: Seen, parent: Seen) -> Tensor:
 
 def _real_answers(data: TrainingData) -> list[TokenPair]:
     """Answers that people judged, held-out people's first; each once."""
-    found: list[TokenPair] = []
-    for pairs, thumbs in ((data.heldout_pairs, data.heldout_likes()), (data.pairs, data.likes())):
-        found += [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-        found += [(item.prompt_ids, item.answer_ids) for item in thumbs]
-    return list(dict.fromkeys(found))[:_DRESSED]
+    heldout = labelled_answers(data.heldout_pairs, data.heldout_likes())
+    return list(dict.fromkeys([*heldout, *labelled_answers(data.pairs, data.likes())]))[:_DRESSED]

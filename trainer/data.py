@@ -6,6 +6,7 @@ All token ids come from the tokenizer of the base model that is trained; nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from schemas.errors import InvalidInput
@@ -174,3 +175,12 @@ class Demonstration:
 
 TokenPair = tuple[tuple[int, ...], tuple[int, ...]]
 """(prompt ids, answer ids)."""
+
+
+def labelled_answers(
+    pairs: Iterable[PreferencePair], verdicts: Iterable[ThumbedAnswer | RatedAnswer]
+) -> list[TokenPair]:
+    """Every answer that these labels speak of, once, in their order."""
+    found = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    found += [(item.prompt_ids, item.answer_ids) for item in verdicts]
+    return list(dict.fromkeys(found))

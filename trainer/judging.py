@@ -18,6 +18,7 @@ from schemas.reports import REWARD_REPORT_FILE, Curves
 from trainer.algorithms.preference import accuracy
 from trainer.candidate import REWARD_CURVES, Before, Learned, Workshop, finite, read_record
 from trainer.compare import compare
+from trainer.data import labelled_answers
 from trainer.examine import Examiner
 from trainer.gates.couples import Couple, couples
 from trainer.gates.judge import Evidence, judge
@@ -65,6 +66,9 @@ class Judging:
         if kept.exists():
             return read_record(kept, Judgement)
         said = couples(data.heldout_pairs, data.heldout_likes())
+        # Figures, report and the accuracy on couples all ask for the scores of these.
+        heldout = labelled_answers(data.heldout_pairs, [*data.heldout_thumbs, *data.heldout_ratings])
+        reward = reward.remembering(heldout)
         figures = reward.evaluate(data.heldout_pairs, data.heldout_thumbs, data.heldout_ratings)
         self._report_reward(data, reward, figures)
         previous = self._previous_accuracy(said, before)

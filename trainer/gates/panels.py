@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from trainer.algorithms.off_policy import people_resampled, percentile_interval
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.data import PreferencePair, ThumbedAnswer, TokenPair, labelled_answers
 from trainer.gates.couples import couples, equal_voices
 from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import DRAWS, Estimate
@@ -78,13 +78,11 @@ def fit_panels(
 ) -> tuple[Panel, ...]:
     """The panels that labels of at least one person each can make; oldest labels first. Forward passes of the base."""
     pairs, thumbs = equal_voices(pairs, thumbs, _MOST_LABELS)
-    answers = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-    answers += [(item.prompt_ids, item.answer_ids) for item in thumbs]
+    answers = labelled_answers(pairs, thumbs)
     if not answers:
         return ()
-    distinct = list(dict.fromkeys(answers))
-    place = {answer: row for row, answer in enumerate(distinct)}
-    return panels_on(mean_states(base, distinct, config.micro_batch_tokens), place, pairs, thumbs, config)
+    place = {answer: row for row, answer in enumerate(answers)}
+    return panels_on(mean_states(base, answers, config.micro_batch_tokens), place, pairs, thumbs, config)
 
 
 def panels_on(

@@ -81,18 +81,23 @@ class RewardModel:
     ratings: RatingScale | None = None
     """None where no ratings were seen."""
     known: Mapping[TokenPair, float] = field(default_factory=dict, compare=False, repr=False)
-    """Raw scores that `score` need not find again."""
+    """Raw scores that need not be found again."""
 
     def remembering(self, answers: Sequence[TokenPair]) -> RewardModel:
-        """The same model, which knows its scores of these answers."""
-        return replace(self, known=dict(zip(answers, self.raw_scores(answers).tolist(), strict=True)))
+        """The same model, which knows its scores of these answers alone. They are found together, whatever it knew
+        before, so that the same answers always have the same bits.
+        """
+        anew = replace(self, known={})
+        return replace(anew, known=dict(zip(answers, anew.raw_scores(answers).tolist(), strict=True)))
 
     def raw_scores(self, answers: Sequence[TokenPair]) -> Tensor:
         """Raw scores [N] (logits of preference), float32 on the CPU."""
-        scores = torch.zeros(len(answers))
-        with self.base.role(self.role), torch.no_grad():
-            for batch in self.base.batches(answers, range(len(answers)), self.token_budget):
-                scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
+        scores = torch.tensor([self.known.get(answer, 0.0) for answer in answers])
+        new = [row for row, answer in enumerate(answers) if answer not in self.known]
+        if new:
+            with self.base.role(self.role), torch.no_grad():
+                for batch in self.base.batches(answers, new, self.token_budget):
+                    scores[list(batch.rows)] = self.base.scalar(self.role, batch, self.pooling).cpu()
         return scores
 
     def states(self, answers: Sequence[TokenPair]) -> Tensor:
@@ -106,9 +111,7 @@ class RewardModel:
 
     def score(self, answers: Sequence[TokenPair]) -> list[float]:
         """Standardised scores, clipped: in standard deviations of the reference answers."""
-        new = [answer for answer in answers if answer not in self.known]
-        found = {**self.known, **dict(zip(new, self.raw_scores(new).tolist(), strict=True))} if new else self.known
-        standard = (torch.tensor([found[answer] for answer in answers]) - self.mean) / self.deviation
+        standard = (self.raw_scores(answers) - self.mean) / self.deviation
         return [float(value) for value in standard.clamp(-self.clip, self.clip)]
 
     def evaluate(
