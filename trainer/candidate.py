@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from schemas.base import Record
 from schemas.errors import Conflict, IntegrityError
 from schemas.manifests import canonical_json
 from schemas.reports import Curves
+from trainer.before import Before
 from trainer.data import TokenPair
 from trainer.joining.exclusions import Reason
 from trainer.learn.aspects import Aspects, aspects_beside
@@ -40,20 +41,6 @@ from trainer.training_data import TrainingData
 
 REWARD_CURVES = "reward-curves.json"
 _R = TypeVar("_R", bound=Record)
-
-
-@dataclass(frozen=True)
-class Before:
-    """What a candidate is compared with."""
-
-    parent: Path | None
-    """Folder of the parent's adapter; None where the parent is the base."""
-    beta: float | None
-    """KL coefficient that the parent's run ended with; None: the settings'."""
-    reward_model: Path | None
-    """Folder of the reward model before; None for the first."""
-    behaviours: Mapping[int, Path] = field(default_factory=dict)
-    """Adapter folders of the versions whose truncated answers are to be replayed, as far as they are still there."""
 
 
 class Learned(Record):

@@ -16,7 +16,8 @@ from schemas.base import Record
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from schemas.reports import REWARD_REPORT_FILE, Curves
 from trainer.algorithms.preference import accuracy
-from trainer.candidate import REWARD_CURVES, Before, Learned, Workshop, finite, read_record
+from trainer.before import Before
+from trainer.candidate import REWARD_CURVES, Learned, Workshop, finite, read_record
 from trainer.compare import compare
 from trainer.data import labelled_answers
 from trainer.examine import Examiner

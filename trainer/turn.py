@@ -23,10 +23,10 @@ from exchange.journal import PolicyJournal
 from exchange.registry.artifacts import describe_folder
 from exchange.registry.port import Registry
 from schemas.base import version_name
-from schemas.errors import IntegrityError, NotFound
 from schemas.lifecycle import Stage
 from schemas.manifests import SnapshotManifest
-from trainer.candidate import Before, Learned, Workshop
+from trainer.before import Before, fetch_before
+from trainer.candidate import Learned, Workshop
 from trainer.gates.sample import load_tokenizer
 from trainer.judging import Judgement, Judging
 from trainer.learn.aspects import unlearnable_floor
@@ -254,24 +254,11 @@ class Turns:
         return Workshop(base, settings, self.state.turn_dir, self.progress)
 
     def _before(self, turn: TurnState, data: TrainingData) -> Before:
-        parent, beta = None, None
-        if turn.parent:
-            parent = self.registry.fetch_adapter(self.settings.policy, turn.parent, self.state.cache)
-            beta = self.registry.adapter(self.settings.policy, turn.parent).metrics.get("beta_next")
-        last, reward = self.state.last(), None
-        if last is not None and last.reward_model is not None:
-            reward = self.registry.fetch_artifact("reward-models", last.reward_model, self.state.cache)
-        return Before(parent, beta, reward, self._behaviours(data))
-
-    def _behaviours(self, data: TrainingData) -> dict[int, Path]:
-        """The adapters that sampled with top_p or top_k, as far as the registry still has them whole."""
-        folders: dict[int, Path] = {}
-        for version in sorted({answer.behaviour_version for answer in data.answers if answer.truncated} - {0}):
-            try:
-                folders[version] = self.registry.fetch_adapter(self.settings.policy, version, self.state.cache)
-            except (NotFound, IntegrityError) as error:
-                log.warning("answers of version %d cannot be replayed: %s", version, error)
-        return folders
+        last, policy = self.state.last(), self.settings.policy
+        reward_model = None if last is None else last.reward_model
+        return fetch_before(
+            self.registry, policy, self.state.cache, parent=turn.parent, reward_model=reward_model, answers=data.answers
+        )
 
     def _publish(self, turn: TurnState, workshop: Workshop, learned: Learned, judgement: Judgement) -> TurnOutcome:
         folder = workshop.reward_folder

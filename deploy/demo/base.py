@@ -4,6 +4,7 @@ The result is cached under a digest of everything it depends on. The demonstrati
 answers fluently, and well only now and then.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -81,7 +82,10 @@ def make_base(cache: Path, options: BaseOptions, progress: Progress = silent) ->
         return out
     cache.mkdir(parents=True, exist_ok=True)
     shown = demonstrations(options.demonstrations, options.seed)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    with (cache / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if out.exists():  # by another demo or study, which began first
+            return out
         fresh = Path(scratch) / "fresh"
         shape = FreshBaseConfig(
             vocab_size=options.vocabulary,

@@ -80,9 +80,7 @@ def prepare(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int, re
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = _free_ports(replicas)
-    _write_suite(folder / "retained_ability.jsonl", _ability_cases())
-    _write_suite(folder / "red_team.jsonl", _red_team_cases())
-    trainer = _trainer_settings(folder, model=model, tiny=tiny, log_url=log_url, seed=seed)
+    trainer = trainer_settings(folder, model=model, tiny=tiny, log_url=log_url, seed=seed)
     place = Workplace(
         folder=folder,
         urls=tuple(f"http://127.0.0.1:{port}" for port in ports),
@@ -127,7 +125,10 @@ def _engine_arguments(tiny: bool) -> dict[str, Any]:
     return {"dtype": "float32", "enforce-eager": True, "max-model-len": 512, "max-num-seqs": 64}
 
 
-def _trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int) -> TrainerSettings:
+def trainer_settings(folder: Path, *, model: str, tiny: bool, log_url: str, seed: int) -> TrainerSettings:
+    """The trainer's settings, with the suites that they name written into `folder`."""
+    _write_suite(folder / "retained_ability.jsonl", _ability_cases())
+    _write_suite(folder / "red_team.jsonl", _red_team_cases())
     return TrainerSettings(
         policy=POLICY,
         log=log_url,

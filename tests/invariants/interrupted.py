@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from exchange.settings import build_settings
 from tests.invariants.worlds import LORA, logged, prompts, sample, taste, tiny_base
-from trainer.candidate import Before, Workshop
+from trainer.before import Before
+from trainer.candidate import Workshop
 from trainer.data import PreferencePair, ThumbedAnswer
 from trainer.models.files import folder_digest
 from trainer.progress import Reporter

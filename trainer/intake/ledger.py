@@ -8,6 +8,7 @@ tombstones whichever comes first, the rows or the erasure. Knows events; knows n
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import sqlite3
 import threading
@@ -57,6 +58,7 @@ PRAGMA secure_delete = ON;
 PRAGMA wal_autocheckpoint = 8192; -- pages, 32 MiB: with the default every batch would wait for the disk
 PRAGMA cache_size = -16384; -- KiB
 """
+_MANY = 5_000
 
 
 class Ledger(Closeable):
@@ -174,12 +176,13 @@ class Ledger(Closeable):
                 " FROM events WHERE facts IS NULL"
             ).fetchall()
             offsets = self._offsets()
-            for rowid, event_id, kind, at, facts in fresh:
-                if facts is not None and kind in self._parsed:
-                    self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
-                # Rows are never deleted, so SQLite counts them up by one.
-                self._places[event_id] = rowid
-                self._parsed_to, self._watermark = max(self._parsed_to, rowid), max(self._watermark, at)
+            with _uncollected(len(fresh)):
+                for rowid, event_id, kind, at, facts in fresh:
+                    if facts is not None and kind in self._parsed:
+                        self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
+                    # Rows are never deleted, so SQLite counts them up by one.
+                    self._places[event_id] = rowid
+                    self._parsed_to, self._watermark = max(self._parsed_to, rowid), max(self._watermark, at)
             for event_id, kind, *_ in gone:
                 self._parsed[kind].pop(event_id, None)
             return Known(
@@ -282,6 +285,22 @@ class Ledger(Closeable):
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _uncollected(facts: int) -> Iterator[None]:
+    """So many facts are read and kept, and none refers to another: the collector need not walk them over and over."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if (
+            facts > _MANY
+        ):  # as when a ledger is opened, and not with every batch: what is frozen is never looked at again
+            gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -3,7 +3,7 @@
   python -m tests.bench.study --batch tune      settings on the development seeds
   python -m tests.bench.study --batch test      PPO, none, DPO, KTO on the test seeds, once
   python -m tests.bench.study --batch controls  the other arms on three of them
-  python -m tests.bench.study --batch volume    100 to 3,000 words
+  python -m tests.bench.study --batch volume    100 to 10,000 words
   python -m tests.bench.study                   all of these, in this order
   python -m tests.bench.study --quick           one small world anew; its last line is one JSON object
   python -m tests.bench.study --write DOCS      what the records in OUT say, into DOCS/study.md and DOCS/study.png
@@ -84,7 +84,8 @@ def work(todo: Sequence[Job], base: SharedBase, model: Path, out: Path, records:
             before = examiner.examine(None, 0)
             _say(f"{world.name}: {time.monotonic() - began:.0f} s")
             for job in left:
-                record = run(job.arm, job.setting, opened, base, examiner, before)
+                gates_of = model if job.at_gates else None
+                record = run(job.arm, job.setting, opened, base, examiner, before, gates_of=gates_of)
                 records.add(job, record)
                 _say(_line(record))
 
@@ -120,6 +121,7 @@ def report(records: Sequence[dict[str, Any]]) -> str:
         plain = [one for one in of["test"] if one["seed"] in {other["seed"] for other in of["controls"]}]
         some = [*plain, *of["controls"]]
         parts += ["### Controls and attacks", tables.main_table(some), tables.side_effects(some)]
+        parts += ["### At the gates", tables.at_gates([*of["test"], *of["controls"]])]
     if of["volume"]:
         parts += ["### Is my volume enough?", tables.volumes(of["volume"])]
     if of["tune"]:

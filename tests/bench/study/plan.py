@@ -9,10 +9,10 @@ from tests.bench.study.arms import ARMS, GRID, circumstances
 from tests.bench.study.people import Circumstances
 
 DEVELOPMENT_SEEDS = (9001, 9002)
-TEST_SEEDS = tuple(range(1, 11))
+TEST_SEEDS = tuple(range(11, 21))
 CONTROL_SEEDS = TEST_SEEDS[:3]
-VOLUMES = (100, 300, 1000, 3000)
-QUESTIONS = 224
+VOLUMES = (100, 300, 1000, 3000, 10_000)
+QUESTIONS = 320
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Job:
     world: Circumstances
     questions: int = QUESTIONS
     """Of its exams."""
+    at_gates: bool = False
+    """Whether the trainer's gates are asked too."""
 
     @property
     def name(self) -> str:
@@ -38,7 +40,7 @@ def jobs(batch: str, chosen: Mapping[str, str]) -> list[Job]:
 
 
 def _job(batch: str, arm: str, plain: Circumstances, setting: str | None, questions: int = QUESTIONS) -> Job:
-    return Job(batch, arm, setting or "", circumstances(arm, plain), questions)
+    return Job(batch, arm, setting or "", circumstances(arm, plain), questions, at_gates=batch in ("test", "controls"))
 
 
 def _tune(_: Mapping[str, str]) -> list[Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -134,6 +134,26 @@ def side_effects(records: Iterable[Record]) -> str:
         )
     heads = ("arm", "worst taste, its change in utility", "proxy, deviations", "peak less end", "words", "leaks")
     return markdown(heads, rows)
+
+
+def at_gates(records: Iterable[Record]) -> str:
+    """What the trainer's gates said, and what people would have got: the gain of what passed, else none."""
+    rows = []
+    for arm, seeds in by_arm(records).items():
+        some = [one for one in seeds.values() if "gates" in one]
+        if not some:
+            continue
+        refusals = Counter(name for one in some for name in one["gates"]["refused_by"])
+        rows.append(
+            (
+                arm,
+                f"{sum(one['gates']['passed'] for one in some)} of {len(some)}",
+                ", ".join(f"{name} {count}" for name, count in refusals.most_common()),
+                str(paired([gain(one) if one["gates"]["passed"] else 0.0 for one in some])),
+                f"{fmean(one['world'].get('quarantined', 0) for one in some):.1f}",
+            )
+        )
+    return markdown(("arm", "passed", "refused by", "gain of what is served", "accounts in quarantine"), rows)
 
 
 def volumes(records: Iterable[Record]) -> str:

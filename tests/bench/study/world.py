@@ -50,6 +50,8 @@ from trainer.training_data import TrainingData
 POLICY = "support"
 MAX_ANSWERS = 1_800
 """That PPO learns from: the newest."""
+HELDOUT_USERS = 0.25
+"""As in the demo: 300 words leave the gates too little of a tenth of the people to judge a reward model by."""
 _SECRET = "the people of every world keep their pseudonyms"
 REWARD = RewardConfig(pooling="mean", epochs=0)
 """As in the demo: the tiny base keeps little of an answer in its last state, and the probe finds its six styles."""
@@ -64,6 +66,7 @@ class World:
     questions: Mapping[str, Question]
     """What was asked, by the rendered prompt."""
     reward: RewardModel
+    reward_folder: Path
     facts: Mapping[str, float]
     """Counts of the talk and the snapshot, held-out figures of the reward model, seconds."""
 
@@ -84,7 +87,8 @@ def open_world(circumstances: Circumstances, base: SharedBase, model: Path, root
         for question in (Question(**fields) for fields in json.loads((folder / "questions.json").read_text("utf-8")))
     }
     facts = json.loads((folder / "facts.json").read_text("utf-8"))
-    return World(circumstances, data, questions, RewardModel.load(base, folder / "reward"), facts)
+    reward = folder / "reward"
+    return World(circumstances, data, questions, RewardModel.load(base, reward), reward, facts)
 
 
 def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: Path) -> None:
@@ -167,6 +171,8 @@ def _ledger(folder: Path) -> Ledger:
 
 
 def _corpus(ledger: Ledger, keys: KeyStore, model: Path, window_s: float = 0.0) -> Corpus:
-    settings = FeedbackSection(feedback_window_ms=round(1000 * window_s), max_answers=MAX_ANSWERS)
+    settings = FeedbackSection(
+        feedback_window_ms=round(1000 * window_s), max_answers=MAX_ANSWERS, heldout_users=HELDOUT_USERS
+    )
     encode = answer_encoder(model, load_tokenizer(model))
     return Corpus(ledger, keys, settings, base_fingerprint(model), encode)

@@ -1,6 +1,7 @@
 """The base is made once for each set of options, by the SFT stage, and samples from its full distribution."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def test_made_once_and_then_taken_from_the_cache(tmp_path: Path) -> None:
     made = make_base(tmp_path, SMALL, lambda stage, done, total, metrics: steps.append((stage, done, total)))
     assert steps
     assert steps[-1][1] == steps[-1][2]
-    assert [path.name for path in tmp_path.iterdir()] == [made.name]  # nothing half made is left
+    assert {path.name for path in tmp_path.iterdir()} == {made.name, ".lock"}  # nothing half made is left
     weights = (made / "model.safetensors").stat().st_mtime_ns
     again = make_base(tmp_path, SMALL, lambda *_: steps.append(("again", 0, 0)))
     assert again == made
@@ -34,6 +35,16 @@ def test_made_once_and_then_taken_from_the_cache(tmp_path: Path) -> None:
     assert tokenizer.chat_template == CHAT_TEMPLATE
     assert tokenizer.tokenize(" 48-21") == ["Ġ48", "-", "21"]  # two tokens to copy, whatever the number
     assert tokenizer.decode(tokenizer.encode(question.text)) == question.text
+
+
+def test_two_at_once_make_it_once(tmp_path: Path) -> None:
+    makers: set[int] = set()
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(make_base, tmp_path, SMALL, lambda *_, maker=maker: makers.add(maker)) for maker in range(2)
+        ]
+        assert made[0].result() == made[1].result()
+    assert len(makers) == 1
 
 
 def test_the_digest_depends_on_every_option() -> None:

@@ -91,3 +91,13 @@ def test_the_document_keeps_its_head(tmp_path: Path) -> None:
     assert page.startswith("# Head\n")
     assert "ppo less kto | +0.100" in page
     assert "as it stood" not in page
+
+
+def test_what_the_gates_refused_is_served_to_nobody() -> None:
+    records = [_record("ppo", seed, (0.0, 0.4), (0.5, 0.6)) for seed in (1, 2)]
+    records[0]["gates"] = {"passed": True, "refused_by": []}
+    records[1]["gates"] = {"passed": False, "refused_by": ["audit_reward"]}
+    unasked = _record("gold", 1, (0.0, 0.4), (0.5, 0.6))
+    table = tables.at_gates([*records, unasked])
+    assert "| ppo | 1 of 2 | audit_reward 1 | +0.100 (+0.000 to +0.200) | 0.0 |" in table
+    assert "gold" not in table

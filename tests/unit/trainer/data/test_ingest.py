@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_order_repetition_and_batches_make_no_difference(rng: random.Random, siz
     for size in sizes:
         with ledger_of(log_of(shuffled), size=size) as ledger:
             assert contents(ledger.known()) == expected
+
+
+@pytest.mark.parametrize("many", [3, 1000])
+def test_only_what_is_opened_in_bulk_is_kept_from_the_collector(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    monkeypatch.setattr("trainer.intake.ledger._MANY", many)
+    gc.unfreeze()
+    try:
+        with ledger_of(log_of(story(Maker()))) as ledger:
+            ledger.known()
+            assert gc.isenabled()
+            assert (gc.get_freeze_count() > 0) == (many == 3)
+    finally:
+        gc.unfreeze()
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path, log: MemoryLog) -> None:
