@@ -28,6 +28,10 @@ model = {model}
 [engine.vllm_args]
 # Any flag of `vllm serve` without its dashes:
 # gpu-memory-utilization = 0.5
+
+[chat]
+# Many models sample with a top_p and top_k of their own. PPO learns most surely from answers that are sampled without:
+# exploration_share = 0.2
 """
 
 _TRAINER = """\
@@ -38,10 +42,17 @@ registry = "file:registry"
 keys = "sqlite:///keys.db"
 state_dir = "trainer-state"
 model = {model}
+# dtype = "bfloat16"              # half the memory for the base; adapters stay float32
 
 [feedback]
 feedback_window_ms = 3600000   # milliseconds that every answer waits for feedback before it is judged
 min_new_labels = 200           # labels since the last turn that begin a new one
+
+[learner]
+# gradient_checkpointing = true   # a large model's activations in less memory, for a third more time
+
+[ppo]
+# replay_tolerance = 0.05         # nats; where server or trainer compute in half precision
 """
 
 

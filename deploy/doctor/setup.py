@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from deploy.doctor.findings import Finding, blocks, note, slows
 from server.settings import ServerSettings
 from trainer.settings import TrainerSettings
@@ -19,7 +21,7 @@ def look_at_settings(server: ServerSettings | None, trainer: TrainerSettings) ->
     """Where the two do not meet, and what either does to learning."""
     if server is not None:
         yield from _apart(server, trainer)
-    narrow = _narrowed(Path(trainer.model))
+    narrow = _narrowed(trainer.model)
     explored = server.chat.exploration_share if server is not None else None
     if narrow and not explored:
         yield slows(
@@ -65,10 +67,12 @@ def _apart(server: ServerSettings, trainer: TrainerSettings) -> Iterator[Finding
         )
 
 
-def _narrowed(model: Path) -> str:
+def _narrowed(model: str) -> str:
     """What the model's own defaults cut from its distribution, in words; empty where nothing, or not on disk."""
-    file = model / "generation_config.json"
+    name = "generation_config.json"
     try:
+        cached = None if Path(model).is_dir() else try_to_load_from_cache(model, name)
+        file = Path(cached) if isinstance(cached, str) else Path(model) / name
         if not file.is_file() or file.stat().st_size > _MAX_BYTES:
             return ""
         config = json.loads(file.read_text(encoding="utf-8"))

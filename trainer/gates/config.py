@@ -37,7 +37,8 @@ class GateSettings(BaseModel):
         0.4,
         gt=0,
         le=1,
-        description="|correlation| of reward with answer length may reach this, raw or given the verdicts (ours)",
+        description="|correlation| of reward with answer length; fails where both the raw one and the one given the "
+        "verdicts are above this (ours)",
     )
     max_entropy_drop: float = Field(
         0.3, gt=0, le=1, description="mean entropy per token may fall by this share of the parent's (ours)"

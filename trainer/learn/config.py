@@ -189,7 +189,7 @@ class PpoConfig(_Settings):
     critic: Literal["lora", "ridge"] = Field(
         "ridge", description="`ridge`: a linear value head on the frozen base's states, fitted in closed form on the "
         "other half of the answers; a run's advantages come from it either way. `lora`: an adapter is trained from "
-        "there beside the policy, for another run to go on from (`critic_from`); it changes nothing of this run's "
+        "there beside the policy, for experiments in code: no turn goes on from it; it changes nothing of this run's "
         "policy, bit for bit, and doubles the time of the training passes"
     )  # fmt: skip
     critic_penalties: tuple[float, ...] = Field(

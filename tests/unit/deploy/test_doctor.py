@@ -232,6 +232,17 @@ def test_a_model_that_cuts_its_own_distribution_is_named(tmp_path: Path) -> None
         assert list(look_at_settings(None, trainer)) == []
 
 
+def test_a_hub_models_cuts_are_found_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "cached.json"
+    cached.write_text('{"top_k": 20}')
+    monkeypatch.setattr("deploy.doctor.setup.try_to_load_from_cache", lambda repo, name: str(cached))
+    (finding,) = look_at_settings(None, trainer_settings(model="some/model"))
+    assert "top_k 20" in finding.message
+    monkeypatch.undo()
+    for uncached in ("some/model", "/no/such/folder", "a/b/c"):
+        assert list(look_at_settings(None, trainer_settings(model=uncached))) == []
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
