@@ -34,4 +34,4 @@ def hold(numbers: Tensor, place: int) -> None:
         gradient[place] = 0.0
         return gradient
 
-    numbers.register_hook(without)
+    numbers.register_hook(without)  # type: ignore[no-untyped-call]
