@@ -11,13 +11,13 @@ from types import FrameType
 import torch
 from transformers.utils import logging as transformers_logging
 
-from exchange.fingerprint import base_fingerprint, chat_template_hash, local_model_folder
 from exchange.journal import PolicyJournal
 from exchange.log.port import require_configured
 from exchange.open import open_keys, open_log, open_registry
 from exchange.privacy.erasures import read_erasures, replay_erasures
 from exchange.privacy.retention import Sweeper
 from trainer.gates.sample import answer_encoder, chat_encoder, load_tokenizer
+from trainer.home import Home
 from trainer.intake.clerk import ErasureClerk
 from trainer.intake.feeder import Feeder
 from trainer.intake.ingest import Ingest
@@ -35,7 +35,7 @@ from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.state import StateDir
 from trainer.suites.loading import load_suites
-from trainer.turn import Home, Turns
+from trainer.turn import Turns
 
 
 def run_trainer(settings: TrainerSettings, once: bool = False, stop: threading.Event | None = None) -> int:
@@ -61,7 +61,7 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     transformers_logging.disable_progress_bar()
     load_suites(*settings.suites.files)  # a faulty file shows now, not in a turn
     state = stack.enter_context(StateDir(settings.state_dir))
-    home = _home(settings)
+    home = Home.of(settings)
     tokenizer = load_tokenizer(home.model)
     log = stack.enter_context(open_log(settings.log, kafka=settings.kafka, registry=settings.registry))
     require_configured(log)
@@ -100,14 +100,6 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     turns = Turns(settings, home, journal, registry, publisher, state, corpus, reviewer, reporter, metrics)
     watch = CanaryWatch(journal, publisher, corpus, settings.promotion, turns.reserved)
     return Loop(lease, watch, turns, feeder, reporter, metrics, stop, settings.poll_s)
-
-
-def _home(settings: TrainerSettings) -> Home:
-    folder = local_model_folder(settings.model)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Home(folder, base_fingerprint(folder), chat_template_hash(folder), device)
 
 
 @contextmanager

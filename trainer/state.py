@@ -31,6 +31,9 @@ class TurnState(Record):
     mark: Mark | None = Field(default=None, description="of its snapshot; None: written before there were marks")
     reserved: VersionNumber | None = Field(default=None, description="the version number taken for its candidate")
     keys: int = Field(default=0, ge=0, description="keys that opened its snapshot when it began")
+    settings: Sha256 | None = Field(
+        default=None, description="digest of what its steps are made under; None: written before that was kept"
+    )
 
 
 class LastTurn(Record):
@@ -69,6 +72,15 @@ class StateDir:
         return self.path / "turn"
 
     @property
+    def snapshot(self) -> Path:
+        """Folder of its snapshot."""
+        return self.turn_dir / "snapshot"
+
+    @property
+    def _turn_file(self) -> Path:
+        return self.turn_dir / "turn.json"
+
+    @property
     def cache(self) -> Path:
         """Folder for adapters and reward models fetched from the registry."""
         return self.path / "cache"
@@ -82,12 +94,20 @@ class StateDir:
 
     def turn(self) -> TurnState | None:
         """The turn in progress; None where there is none."""
-        return _read(self.turn_dir / "turn.json", TurnState)
+        return _read(self._turn_file, TurnState)
 
     def save_turn(self, turn: TurnState) -> None:
         """Begin a turn, or note what has changed in it."""
         self.turn_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(self.turn_dir / "turn.json", canonical_json(turn))
+        write_whole(self._turn_file, canonical_json(turn))
+
+    def forget_steps(self) -> None:
+        """Remove all that was made in the turn in progress but its snapshot; a crash in between repeats this."""
+        for path in self.turn_dir.iterdir():
+            if path.is_dir() and path != self.snapshot:
+                shutil.rmtree(path)
+            elif path.is_file() and path != self._turn_file:
+                path.unlink()
 
     def last(self) -> LastTurn | None:
         """The last finished turn; None before the first."""
@@ -101,7 +121,7 @@ class StateDir:
     def drop_turn(self) -> None:
         """Forget the turn in progress."""
         # The marker goes first: what is left without it is swept away by the next turn.
-        (self.turn_dir / "turn.json").unlink(missing_ok=True)
+        self._turn_file.unlink(missing_ok=True)
         shutil.rmtree(self.turn_dir, ignore_errors=True)
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,6 +27,7 @@ from schemas.manifests import SnapshotManifest
 from trainer.before import Before, fetch_before
 from trainer.candidate import Learned, Workshop
 from trainer.gates.sample import load_tokenizer
+from trainer.home import Home
 from trainer.judging import Judgement, Judging
 from trainer.learn.aspects import unlearnable_floor
 from trainer.learn.policy import learnable
@@ -38,6 +38,7 @@ from trainer.progress import Reporter
 from trainer.quality.reviewer import Reviewer
 from trainer.release.code_version import code_version
 from trainer.release.publish import Candidate, ParentMoved, Publisher
+from trainer.resuming import goes_on, outdated, settings_digest
 from trainer.settings import TrainerSettings
 from trainer.snapshots.corpus import Corpus
 from trainer.snapshots.news import Mark
@@ -46,16 +47,6 @@ from trainer.suites.loading import load_suites
 from trainer.training_data import TrainingData
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Home:
-    """The base model, as the manifest names it."""
-
-    model: Path
-    base_fingerprint: str
-    chat_template_hash: str
-    device: str
 
 
 @dataclass(frozen=True)
@@ -136,9 +127,11 @@ class Turns:
             # Its version was announced, or given up, and the trainer stopped before it could note that.
             self._finish(turn, None, None)
             turn = None
-        if turn is not None and turn.parent != stable:
-            return self._drop(turn, f"{version_name(self.settings.policy, stable)} is stable now")
-        if turn is None:
+        if turn is not None:
+            if (why := outdated(turn, stable, self.settings.policy, self.registry, self.corpus)) is not None:
+                return self._drop(turn, why)
+            turn = goes_on(turn, self.state, self.settings, self.registry, self.progress.say)
+        else:
             new = self.count()
             needed = self.settings.feedback.min_new_labels
             if new < needed:
@@ -153,7 +146,7 @@ class Turns:
 
     def _begin(self, parent: int) -> TurnState:
         self.state.drop_turn()
-        folder = self.state.turn_dir / "snapshot"
+        folder = self.state.snapshot
         # What the parent has learnt from: a version that was rejected or taken back has taught nobody anything.
         since = None
         if parent:
@@ -168,6 +161,7 @@ class Turns:
             snapshot=manifest.digest,
             mark=self.corpus.mark(snapshot.joined),
             keys=self.corpus.living_keys(folder, manifest),
+            settings=settings_digest(self.settings),
         )
         self.state.save_turn(turn)
         kinds = ("words", "pairs", "thumbs", "corrections", "imported", "answers")
@@ -187,14 +181,14 @@ class Turns:
 
     def _check_erasures(self, turn: TurnState) -> None:
         """Raises _Erased where a key that opened the snapshot when the turn began is gone."""
-        folder, manifest = self.state.turn_dir / "snapshot", self.registry.snapshot(turn.snapshot)
+        folder, manifest = self.state.snapshot, self.registry.snapshot(turn.snapshot)
         if self.corpus.living_keys(folder, manifest) < turn.keys:
             raise _Erased
 
     def _learn(self, turn: TurnState) -> TurnOutcome:
         self._check_erasures(turn)
         manifest = self.registry.snapshot(turn.snapshot)
-        data = self.corpus.read(self.state.turn_dir / "snapshot", manifest)
+        data = self.corpus.read(self.state.snapshot, manifest)
         self._tell_not_replayed({})
         if (why := self._too_few(data)) is not None:
             return self._starved(turn, why)
@@ -221,7 +215,7 @@ class Turns:
 
     def _review(self, manifest: SnapshotManifest, workshop: Workshop) -> None:
         """Test the raters; who fails is quarantined as of the next snapshot, this turn learns from what was cut."""
-        found = self.reviewer.review(self.state.turn_dir / "snapshot", manifest, workshop.states)
+        found = self.reviewer.review(self.state.snapshot, manifest, workshop.states)
         if words := found.in_words():
             self.progress.say(words)
 

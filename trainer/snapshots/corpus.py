@@ -68,6 +68,11 @@ class Corpus:
         scope, identify = self._scope(parent), self.identities.of
         return cut_snapshot(self.ledger, scope, self.settings, out, since=since, guidance=guidance, identify=identify)
 
+    def cuts_like(self, manifest: SnapshotManifest) -> bool:
+        """Whether a snapshot was cut for this base and by the settings of now."""
+        now = {**self.settings.model_dump(mode="json"), "base_fingerprint": self.base_fingerprint}
+        return all(name in manifest.filters and manifest.filters[name] == value for name, value in now.items())
+
     def read(self, folder: Path, manifest: SnapshotManifest) -> TrainingData:
         """What a snapshot holds, as tokens, without what was erased since it was cut."""
         dataset = open_dataset(folder, manifest, self.keys, self.encode, self.encode_chat)

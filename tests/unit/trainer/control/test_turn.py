@@ -243,6 +243,35 @@ def test_an_interrupted_turn_goes_on_and_ends_with_the_same_adapter(
     assert found.digest == expected.digest
 
 
+def test_a_turn_that_goes_on_under_other_settings_is_what_its_manifest_says(
+    seeded: World, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(seeded.folder, tmp_path / "twin")
+    twin = World(tmp_path / "twin", seeded.model)
+    changed = world.settings(reward_model={"epochs": 3})
+    assert once(changed) == 0
+    expected = open_registry(world.registry).adapter("support", 1)
+
+    stop = threading.Event()
+
+    class Interrupting(Reporter):
+        def __call__(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+            super().__call__(stage, done, total, metrics)
+            if stage == "compare":
+                stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.main.Reporter", Interrupting)
+        assert once(twin.settings(), stop) == 0
+    folder = twin.settings().state_dir / "turn"
+    assert {"reward", "policy", "learned.json"} <= {path.name for path in folder.iterdir()}
+    assert once(twin.settings(reward_model={"epochs": 3})) == 0
+    found = open_registry(twin.registry).adapter("support", 1)
+    assert found.recipe == expected.recipe
+    assert (found.snapshot, found.reward_model) == (expected.snapshot, expected.reward_model)
+    assert found.digest == expected.digest
+
+
 def test_a_turn_whose_parent_was_taken_back_is_dropped(world: World) -> None:
     settings = world.settings()
     assert once(settings) == 0
