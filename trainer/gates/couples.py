@@ -35,7 +35,7 @@ def equal_voices(
     Three of four people are heard whole, and nobody more often than the busiest of those three.
     """
     said = sorted(Counter([*(pair.group for pair in pairs), *(item.group for item in thumbs)]).values())
-    each = max(_HEARD_WHOLE, said[3 * len(said) // 4]) if said else 0
+    each = max(_HEARD_WHOLE, said[(3 * len(said) - 1) // 4]) if said else 0
     return _newest(pairs, each, most), _newest(thumbs, each, most)
 
 

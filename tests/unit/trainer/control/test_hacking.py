@@ -95,6 +95,13 @@ def test_a_busy_account_has_the_voice_of_others() -> None:
     assert equal_voices((), (), 20) == ([], [])
 
 
+@pytest.mark.parametrize("people", [4, 5, 8])
+def test_a_busy_account_is_quietened_among_four_people_too(people: int) -> None:
+    quiet = [_pair(f"p{person}", number) for person in range(people - 1) for number in range(9)]
+    heard, _ = equal_voices(quiet + [_pair("busy", number) for number in range(100)], (), 1000)
+    assert [pair.group for pair in heard].count("busy") == 9
+
+
 def test_thumbs_make_couples_within_their_cohort() -> None:
     tie = replace(_pair("a", 1), tie=True)
     thumbs = [_thumb(True, 10), _thumb(True, 11), _thumb(False, 12), _thumb(False, 13, "rater")]
