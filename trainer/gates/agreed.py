@@ -35,7 +35,8 @@ class Agreed:
     @classmethod
     def of(cls, said: Sequence[Couple], margins: Tensor) -> Agreed:
         """By the judge's score of each better answer minus that of the worse one, [N]."""
-        return cls(tuple(((margins.sign() + 1) / 2).tolist()), tuple(couple.person for couple in said))
+        right = (margins > 0).double() + 0.5 * (margins == 0).double()  # what is no number agrees with nobody
+        return cls(tuple(right.tolist()), tuple(couple.person for couple in said))
 
     @property
     def share(self) -> float | None:

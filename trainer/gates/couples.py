@@ -25,8 +25,8 @@ class Couple(NamedTuple):
 def couples(pairs: Sequence[PreferencePair], thumbs: Sequence[ThumbedAnswer]) -> list[Couple]:
     """The best over the worst answer of each word that knows one, and a liked with a disliked answer of one cohort.
 
-    Each word is in one couple: of a ranking of eight, 28 pairs are not 28 trials. What one person says again and again
-    are as many couples; whoever counts them as trials has to know people (`trainer.gates.agreed`).
+    A comparison or ranking makes one couple, since the 28 pairs of a ranking of eight are not 28 trials. What one
+    person says again and again makes as many couples: whoever counts them has to know people (`trainer.gates.agreed`).
     """
     words: dict[str, list[PreferencePair]] = {}
     for pair in pairs:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
+import torch
 
 from trainer.gates import drift, quality
 from trainer.gates.agreed import Agreed
 from trainer.gates.config import GateSettings
+from trainer.gates.couples import Couple
 from trainer.gates.judge import Evidence, failures_in_words, judge
 from trainer.gates.measure import PolicyMeasurement
 
@@ -123,6 +126,11 @@ def test_an_interval_is_never_narrower_than_that_of_independent_trials() -> None
     assert high == 1.0
     assert Agreed().share is None
     assert not Agreed().surely(0.95, 0)
+
+
+def test_equal_scores_count_half_and_what_is_no_number_agrees_with_nobody() -> None:
+    said = [Couple(((1,), (2,)), ((1,), (3,)), person) for person in "abcd"]
+    assert Agreed.of(said, torch.tensor([0.1, -0.1, 0.0, math.nan])).right == (1.0, 0.0, 0.5, 0.0)
 
 
 def test_accuracy_of_too_few_pairs_is_not_judged_and_not_passed() -> None:
