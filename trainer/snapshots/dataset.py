@@ -64,7 +64,7 @@ class Dataset:
     """Rows that could not be used, by why: key_destroyed, seal_broken, unreadable, no_prompt, other_prompt,
     same_answer, token_mismatch, not_rendered."""
     slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
-    """The groups that the question of a prompt belongs to (language, domain, tenant), where anybody named any."""
+    """Prompt -> all groups that asked it (language, domain, tenant): people of several may ask the very same."""
 
 
 def open_dataset(
@@ -101,13 +101,15 @@ class _Opener:
         self._encode = encode
         self._encode_chat = encode_chat
         self._dropped: Counter[str] = Counter()
-        self._slices: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._slices: dict[tuple[int, ...], dict[str, None]] = {}
+        """Prompt -> its slices, in the order found."""
 
     def dataset(self) -> Dataset:
         train, heldout = self._split(False), self._split(True)
         if self._dropped:
             log.info("snapshot rows not used: %s", dict(self._dropped))
-        return Dataset(train, heldout, dict(sorted(self._dropped.items())), self._slices)
+        slices = {prompt: tuple(names) for prompt, names in self._slices.items()}
+        return Dataset(train, heldout, dict(sorted(self._dropped.items())), slices)
 
     def _split(self, heldout: bool) -> Split:
         def made(name: str, make: Callable[[Row], Any]) -> list[Any]:
@@ -157,6 +159,7 @@ class _Opener:
             behaviour_version=row["version"],
             reward=None,
             group=row["group"],
+            slices=self._contents.slices(row["completion_id"]),
         )
 
     def _pair(self, row: Row) -> PreferencePair:
@@ -219,7 +222,8 @@ class _Opener:
             raise Unusable("no_prompt")
         if not answer:
             raise Unusable("token_mismatch")
-        self._slices.setdefault(content.prompt_token_ids, self._contents.slices(completion_id))
+        named = dict.fromkeys(self._contents.slices(completion_id))
+        self._slices.setdefault(content.prompt_token_ids, {}).update(named)
         return content.prompt_token_ids, answer
 
 

@@ -351,3 +351,16 @@ def test_prompts_know_their_slices_and_a_snapshot_from_before_them_still_opens(t
     digest = FileDigest(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), size=file.stat().st_size)
     older = manifest.model_copy(update={"files": {**manifest.files, "completions.parquet": digest}})
     assert set(open_dataset(tmp_path, older, make.keys, encode).slices.values()) == {()}
+
+
+def test_a_prompt_that_several_asked_belongs_to_each_and_an_answer_to_whoever_it_was_given_to() -> None:
+    make = Maker()
+    first = make.completion(0, prompt=(5, 6), language=None, domain=None, tenant="acme")
+    later = make.completion(1, prompt=(5, 6), language="de", domain=None, tenant="bolt")
+    for events in ((first, later), (later, first)):
+        data = opened(make, *events)
+        assert set(data.slices[5, 6]) == {"tenant acme", "language de", "tenant bolt"}
+        assert {one.completion_id: one.slices for one in data.train.answers} == {
+            first.completion_id: ("tenant acme",),
+            later.completion_id: ("language de", "tenant bolt"),
+        }
