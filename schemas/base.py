@@ -29,6 +29,7 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[
 Slug = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 PolicyName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ChoiceIndex = Annotated[int, Field(ge=0, lt=2**31, description="place among the choices of a completion")]
 VersionNumber = Annotated[int, Field(ge=0, lt=2**31, description="0 is the base without an adapter")]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, FiniteFloat, JsonValue, model_validator
 
 from schemas.arrays import Float32Array, Int32Array
-from schemas.base import Id, Millis, Record, Sha256, Slug, VersionNumber
+from schemas.base import ChoiceIndex, Id, Millis, Record, Sha256, Slug, VersionNumber
 from schemas.event import Event
 from schemas.sealed import Sealed
 
@@ -60,13 +60,13 @@ class SamplingParameters(Record):
     the values would repeat personal content.
     """
 
-    temperature: float = Field(ge=0)
+    temperature: FiniteFloat = Field(ge=0)
     top_p: float = Field(gt=0, le=1)
     top_k: int = Field(ge=0, description="0 is off")
     min_p: float = Field(ge=0, le=1)
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
+    presence_penalty: FiniteFloat = 0.0
+    frequency_penalty: FiniteFloat = 0.0
+    repetition_penalty: FiniteFloat = 1.0
     seed: int | None = None
     max_tokens: int | None = Field(default=None, description="tokens")
     min_tokens: int = Field(default=0, description="tokens")
@@ -100,7 +100,7 @@ class SamplingParameters(Record):
 class CompletionChoice(Record):
     """The part of a choice that says nothing about its content."""
 
-    index: int = Field(ge=0)
+    index: ChoiceIndex
     token_count: int = Field(ge=0, description="sampled tokens, including those that a stop string cut from the text")
     logprobs: Float32Array | None = Field(description="nats; of each sampled token; None where the engine gave none")
     finish_reason: Literal["stop", "length", "abort", "error", "repetition"]
@@ -116,7 +116,7 @@ class CompletionChoice(Record):
 class ChoiceContent(Record):
     """The sealed part of a choice."""
 
-    index: int = Field(ge=0)
+    index: ChoiceIndex
     token_ids: Int32Array = Field(description="as sampled")
     text: str = Field(description="as shown: stop strings cut text, not tokens")
 
@@ -155,7 +155,7 @@ class CompletionRecorded(Event):
     logprobs_mode: Literal["raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"]
     started_at: Millis
     finished_at: Millis
-    first_token_ms: float | None = Field(default=None, ge=0, description="milliseconds from start to first token")
+    first_token_ms: FiniteFloat | None = Field(default=None, ge=0, description="milliseconds from start to first token")
     prompt_token_count: int = Field(ge=0)
     choices: tuple[CompletionChoice, ...]
     store: bool = Field(default=False, description="the client asked to find it again: GET /v1/chat/completions")

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, FiniteFloat, StringConstraints, model_validator
 
-from schemas.base import Body, Id, Record, Sha256, Slug, VersionNumber
+from schemas.base import Body, ChoiceIndex, Id, Record, Sha256, Slug, VersionNumber
 from schemas.event import Event
 from schemas.sealed import Sealed
 
@@ -115,7 +115,7 @@ class CandidateRef(Record):
     """One answer: a choice of a completion."""
 
     completion_id: Id
-    choice: int = Field(ge=0)
+    choice: ChoiceIndex
     version: VersionNumber
 
 
@@ -162,7 +162,9 @@ class FeedbackReceived(Event):
     api_key_id: Id | None = Field(description="None where the handle alone was the proof, as from a browser")
     target: Target
     signal: Signal
-    aspects: dict[Slug, float] = Field(default_factory=dict, description="operator-defined names, values in [-1, 1]")
+    aspects: dict[Slug, FiniteFloat] = Field(
+        default_factory=dict, description="operator-defined names, values in [-1, 1]"
+    )
     reasons: tuple[Slug, ...] = ()
     source: FeedbackSource = FeedbackSource.USER
     labeller: Labeller | None = Field(default=None, description="of the source ai, where it said who it is")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from trainer.intake.batch import Batch, BeforeCommit, Buried, DeadLetter, Gap
 from trainer.intake.facts import Known
 from trainer.intake.rows import FACTS, row_of, subject_of
 
+log = logging.getLogger(__name__)
 LAYOUT = 1
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
@@ -179,7 +181,10 @@ class Ledger(Closeable):
             with _uncollected(len(fresh)):
                 for rowid, event_id, kind, at, facts in fresh:
                     if facts is not None and kind in self._parsed:
-                        self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
+                        try:
+                            self._parsed[kind][event_id] = FACTS[kind].model_validate_json(facts)
+                        except ValueError:  # written before its like became a dead letter; one row must not stop all
+                            log.warning("the ledger's row of %s is not readable and is left out", event_id)
                     # Rows are never deleted, so SQLite counts them up by one.
                     self._places[event_id] = rowid
                     self._parsed_to, self._watermark = max(self._parsed_to, rowid), max(self._watermark, at)

@@ -25,6 +25,9 @@ from trainer.joining.voices import Voice, voice
 from trainer.joining.words import JoinedWord, aspects_said, liked
 from trainer.snapshots.selection import Selection, SnapshotSettings, heldout_by
 
+_LARGEST_TOP_K = 2**31 - 1
+"""That a row holds; no vocabulary is so large, so it is off. Clients may send any number."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -211,7 +214,7 @@ def _answers(selection: Selection, settings: SnapshotSettings) -> Iterator[Answe
             version=completion.version,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            top_k=min(sampling.top_k, _LARGEST_TOP_K),
             logprobs=answer.choice.logprob_bytes(),
             heldout=heldout_by(completion.subject(), None, selection, settings),
         )

@@ -27,9 +27,15 @@ from trainer.learn.rollouts import token_pairs
 from trainer.models.base import POLICY, SharedBase
 from trainer.training_data import TrainingData
 
-LEARNER = LearnerConfig(kl_budget=3.0, kl_check_every=8, max_tokens=200_000)
-"""A KL budget that no arm should meet, since trajectories are cut afterwards, all alike; and about half a minute of one
-core for each arm."""
+LEARNER = LearnerConfig(kl_budget=3.0, kl_check_every=8)
+"""A KL budget that no arm should meet, since trajectories are cut afterwards, all alike."""
+
+
+def max_tokens(words: int) -> int:
+    """Of an arm's training: room for four passes of KTO up to 3,000 words, half a minute of one core at 300."""
+    return min(600_000, max(200_000, 200 * words))
+
+
 EXAMS_AT = (0.1, 0.25, 0.5, 0.75)
 """Shares of a run's steps after which it is examined, beside its end."""
 
@@ -128,7 +134,9 @@ def run(
     record: dict[str, Any] = {"arm": arm, "setting": setting, **asdict(world.circumstances)}
     if chosen.method != "none":
         section = GRID[chosen.method][setting]
-        recipe = PolicyRecipe(learner=LEARNER.model_copy(update={"method": chosen.method}), **{chosen.method: section})
+        tokens = max_tokens(world.circumstances.words)
+        learner = LEARNER.model_copy(update={"method": chosen.method, "max_tokens": tokens})
+        recipe = PolicyRecipe(learner=learner, **{chosen.method: section})
 
         def watch(stage: str, step: int, total: int, _: Mapping[str, float]) -> None:
             if stage == chosen.method and step in {max(1, round(share * total)) for share in EXAMS_AT}:

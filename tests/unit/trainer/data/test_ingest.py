@@ -219,14 +219,16 @@ def test_what_cannot_be_read_is_buried_with_its_place_and_reason(log: MemoryLog)
         LogRecord(good.topic, b"k", good.value, ()),
         LogRecord(good.topic, b"k", sales.model_dump_json().encode(), other),
         LogRecord(good.topic, b"k", misplaced.value, misplaced.headers),
+        LogRecord(good.topic, b"k", good.value.replace(b'"aspects":{}', b'"aspects":{"tone":NaN}'), good.headers),
     ]
+    assert bad[-1].value != good.value
     positions = log.append([*bad, good])
     with ledger_of(log, size=2) as ledger:
         assert len(ledger.known().feedback) == 1
         dead = ledger.dead_letters()
-        assert [letter.position for letter in dead] == positions[:5]
+        assert [letter.position for letter in dead] == positions[:6]
     texts = [letter.reason for letter in dead]
-    for text, word in zip(texts, ("body", "v2", "ce_type", "ce_subject", "belong"), strict=True):
+    for text, word in zip(texts, ("body", "v2", "ce_type", "ce_subject", "belong", "tone"), strict=True):
         assert word in text
     buried = records(log, DEAD_LETTER.name)
     assert [value for value, _ in buried] == [record.value for record in bad]

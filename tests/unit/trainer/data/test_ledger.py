@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,25 @@ def test_what_is_read_is_known_and_stays_sealed(log: MemoryLog) -> None:
         assert all(word.content is None for word in known.feedback)
         assert known.watermark == max(answer.at, edit.at, thumb.at)
         assert ledger.sealed([answer.id, edit.id, thumb.id]) == {answer.id: answer.content, edit.id: edit.content}
+
+
+def test_a_row_that_cannot_be_parsed_stops_nothing(log: MemoryLog, tmp_path: Path) -> None:
+    make = Maker()
+    answer = make.completion()
+    words = [make.thumb(answer, user=user) for user in ("ann", "bob")]
+    log.append([encode_event(event) for event in (answer, *words)])
+    with Ledger(tmp_path / "l.db", "support") as ledger, closing(Ingest(log, ledger, "support")) as ingest:
+        pump_all(ingest)
+    with closing(sqlite3.connect(tmp_path / "l.db")) as rows, rows:
+        rows.execute(
+            'UPDATE events SET facts = replace(facts, \'"aspects":{}\', \'"aspects":{"tone":null}\')'
+            " WHERE event_id = ?",
+            (words[0].id,),
+        )
+    with Ledger(tmp_path / "l.db", "support") as ledger:
+        known = ledger.known()
+        assert [word.id for word in known.feedback] == [words[1].id]
+        assert len(known.completions) == 1
 
 
 @pytest.mark.parametrize("erasure_first", [False, True])

@@ -20,7 +20,7 @@ from schemas.errors import Conflict, IntegrityError
 from schemas.event import Event
 from schemas.manifests import FileDigest, canonical_json
 from schemas.wire import encode_event
-from tests.factories import START, Maker
+from tests.factories import PLAIN, START, Maker
 from tests.unit.trainer.data.support import SCOPE, ledger_of, log_of
 from trainer.snapshots.dataset import Dataset, open_dataset
 from trainer.snapshots.selection import SnapshotSettings
@@ -217,6 +217,13 @@ def test_the_learner_gets_the_tokens_as_logged() -> None:
     (thumb,) = data.train.thumbs
     assert (thumb.prompt_ids, thumb.answer_ids, thumb.liked, thumb.cohort) == ((5, 6), (9,), False, "user")
     assert data.dropped == {}
+
+
+def test_a_top_k_of_any_size_is_a_row() -> None:
+    make = Maker()
+    answer = make.completion(sampling=PLAIN.model_copy(update={"top_k": 3_000_000_000}))
+    (found,) = opened(make, answer, make.thumb(answer)).train.answers
+    assert found.top_k == 2**31 - 1
 
 
 def test_pairs_and_corrections_in_the_learners_hands() -> None:
