@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 IMPORTED = "imported"
 """Source of imported pairs, and cohort of imported thumbs: their scale and bias are learnt apart from live ones."""
-Encode = Callable[[str], Sequence[int]]
-"""Text of an answer -> its token ids by the base's tokenizer, the end-of-turn token included."""
+Encode = Callable[[Sequence[int], str], Sequence[int]]
+"""Prompt's token ids and the text of an answer -> the answer's token ids by the base's tokenizer, the end-of-turn token
+included. Raises InvalidInput where both together are longer than the model, or the settings, allow."""
 EncodeChat = Callable[[Sequence[ChatMessage], str], TokenPair]
 """A conversation and the text of its answer -> both as token ids, as the base's chat template makes them. Raises
 InvalidInput where the template cannot render the conversation, or the model cannot take it for its length."""
@@ -62,7 +63,7 @@ class Dataset:
     """Labels of held-out persons, and the newest; answers of held-out persons. No imported votes."""
     dropped: Mapping[str, int]
     """Rows that could not be used, by why: key_destroyed, seal_broken, unreadable, no_prompt, other_prompt,
-    same_answer, token_mismatch, not_rendered."""
+    same_answer, token_mismatch, too_long (a correction), not_rendered (an imported vote)."""
     slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     """Prompt -> all groups that asked it (language, domain, tenant): people of several may ask the very same."""
 
@@ -184,9 +185,13 @@ class _Opener:
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
         prompt, original = self._tokens(row["completion_id"], row["choice"])
         text = self._contents.opened(row, FeedbackContent).correction
-        edited = tuple(self._encode(text)) if text else ()
-        if not edited:
+        if not text:
             raise Unusable("unreadable")
+        try:
+            edited = tuple(self._encode(prompt, text))
+        except InvalidInput as error:
+            log.debug("a correction is left out: %s", error)
+            raise Unusable("too_long") from error
         pair = _preference(row, (prompt, edited), original, tie=False, weight=1.0)
         return pair, Demonstration(prompt_ids=prompt, answer_ids=edited)
 

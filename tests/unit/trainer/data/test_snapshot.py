@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,7 @@ from exchange.log.memory import MemoryLog
 from exchange.log.port import EventLog
 from exchange.registry.memory import MemoryRegistry
 from schemas.completion import ConsentLevel
-from schemas.errors import Conflict, IntegrityError
+from schemas.errors import Conflict, IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.manifests import FileDigest, canonical_json
 from schemas.wire import encode_event
@@ -58,8 +59,11 @@ def cut(log: EventLog, folder: Path, *, size: int = 1000, options: SnapshotSetti
         return cut_snapshot(ledger, SCOPE, options, folder)
 
 
-def encode(text: str) -> list[int]:
-    return [*text.encode(), 2]
+def encode(prompt: Sequence[int], text: str) -> list[int]:
+    ids = [*text.encode(), 2]
+    if len(prompt) + len(ids) > 12:
+        raise InvalidInput("too long")
+    return ids
 
 
 def opened(make: Maker, *events: Event, options: SnapshotSettings = OPEN) -> Dataset:
@@ -272,6 +276,16 @@ def test_what_cannot_be_used_is_counted_not_raised() -> None:
     data = opened(make, here, there, same, promptless, moved, *words)
     assert data.dropped == {"no_prompt": 2, "other_prompt": 1, "same_answer": 1, "seal_broken": 2, "unreadable": 1}
     assert len(data.train.answers) == 3
+
+
+def test_a_correction_that_the_model_cannot_take_is_left_out_and_its_answer_stays() -> None:
+    make = Maker()
+    answer = make.completion(prompt=(5, 6))
+    fits, long = make.correction(answer, "x" * 9, user="a"), make.correction(answer, "x" * 10, user="b")
+    data = opened(make, answer, fits, long)
+    assert data.dropped == {"too_long": 1}
+    assert [(pair.group, len(pair.chosen_ids)) for pair in data.train.pairs] == [("a", 10)]
+    assert len(data.train.demonstrations) == len(data.train.answers) == 1
 
 
 def test_nobody_is_on_both_sides() -> None:
