@@ -97,14 +97,12 @@ ARMS: Mapping[str, Arm] = {
     "gold": Arm("ppo", reward="gold"),
     "ensemble, mean": Arm("ppo", reward="mean"),
     "ensemble, mean less spread": Arm("ppo", reward="doubt"),
-    "ensemble, exploit": Arm("ppo", reward="doubt", world={"attack": "exploit", "attackers": 0.1}),
     **{f"{method}, shuffled": Arm(method, world={"shuffled": True}) for method in ("ppo", "dpo", "kto")},
     **{f"{method}, flips": Arm(method, world={"flips": 0.25}) for method in ("ppo", "dpo", "kto")},
-    **{f"{method}, bots": Arm(method, world={"attack": "bots", "attackers": 0.1}) for method in ("ppo", "dpo", "kto")},
-    **{
-        f"{method}, exploit": Arm(method, world={"attack": "exploit", "attackers": 0.1})
-        for method in ("ppo", "dpo", "kto")
-    },
+    "ppo, bots": Arm("ppo", world={"attack": "bots", "attackers": 0.1}),
+    "ppo, exploit": Arm("ppo", world={"attack": "exploit", "attackers": 0.1}),
+    "ppo, exploit of 30 %": Arm("ppo", world={"attack": "exploit", "attackers": 0.3}),
+    "ensemble, exploit of 30 %": Arm("ppo", reward="doubt", world={"attack": "exploit", "attackers": 0.3}),
 }
 
 

@@ -62,7 +62,7 @@ class Circumstances:
     attack: str = ""
     """`bots` or `exploit`: who joins."""
     attackers: float = 0.0
-    """Share of the questions that attackers ask."""
+    """Attackers' share of the words; they press on whatever they are shown."""
 
     @property
     def name(self) -> str:
@@ -77,6 +77,12 @@ class Circumstances:
         """Factor on everybody's chance to press."""
         questions = self.answers / (1 + COMPARED)
         return min(1.0, self.words / (_PRESSED * questions))
+
+    @property
+    def attacking(self) -> float:
+        """Share of the questions that attackers ask."""
+        pressed, share = _PRESSED * self.restraint, self.attackers
+        return share * pressed / (1 - share + share * pressed)
 
 
 @dataclass
@@ -141,7 +147,7 @@ class Talk:
         await self._deliver(number)
 
     def _somebody(self) -> User:
-        attacks = self.world.attackers > 0 and self._rng.random() < self.world.attackers
+        attacks = self.world.attackers > 0 and self._rng.random() < self.world.attacking
         return self._rng.choice(self._attackers if attacks else self._people)
 
     def _word(self, user: User, question: Question, texts: list[str]) -> dict[str, Any] | None:

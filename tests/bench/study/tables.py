@@ -173,9 +173,16 @@ def volumes(records: Iterable[Record]) -> str:
                 else ""
             )
         accuracy = fmean(one["world"].get("reward_accuracy_pairs", float("nan")) for one in some)
-        rows.append((f"{words:,}", f"{words / 0.03:,.0f} to {words / 0.01:,.0f}", f"{accuracy:.2f}", *cells))
+        seeds = str(len({one["seed"] for one in some}))
+        rows.append((f"{words:,}", seeds, f"{words / 0.03:,.0f} to {words / 0.01:,.0f}", f"{accuracy:.2f}", *cells))
     return markdown(
-        ("words", "chats at 3 to 1 % clicks", "reward model, held-out pairs", *(f"{arm}: gain, at KL" for arm in arms)),
+        (
+            "words",
+            "seeds",
+            "chats at 3 to 1 % clicks",
+            "reward model, held-out pairs",
+            *(f"{arm}: gain, at KL" for arm in arms),
+        ),
         rows,
     )
 

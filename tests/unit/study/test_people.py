@@ -57,13 +57,13 @@ async def test_flipped_worlds_ask_the_same_and_say_other_things() -> None:
     assert first[0]["value"] != first[1]["value"]
 
 
-async def test_attackers_ask_their_share_and_press_always() -> None:
-    talk, sent = await _talk(Circumstances(7, words=12, answers=300, attack="bots", attackers=0.1))
+async def test_attackers_press_always_and_have_their_share_of_the_words() -> None:
+    talk, sent = await _talk(Circumstances(7, words=40, answers=300, attack="bots", attackers=0.3))
     asked = Counter(body["user"] for path, body in sent if path != "/v1/feedback")
     theirs = {name: count for name, count in asked.items() if name.startswith("bot-attack")}
     assert len(theirs) == ATTACKERS
     assert talk.counts["attacks"] == sum(theirs.values())
-    assert 0.05 < talk.counts["attacks"] / talk.counts["questions"] < 0.2
+    assert 0.15 < talk.counts["attacks"] / (talk.counts["attacks"] + talk.counts["words"]) < 0.45
 
 
 def test_words_are_made_rare_where_answers_are_many() -> None:
