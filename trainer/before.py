@@ -25,7 +25,7 @@ class Before:
     parent: Path | None
     """Folder of the parent's adapter; None where the parent is the base."""
     beta: float | None
-    """KL coefficient that the parent's run ended with; None: the settings'."""
+    """KL coefficient that the parent's run ended with, above 0; None: the settings'."""
     reward_model: Path | None
     """Folder of the reward model before; None for the first."""
     behaviours: Mapping[int, Path] = field(default_factory=dict)
@@ -56,6 +56,8 @@ def fetch_before(
     if parent:
         adapter = registry.fetch_adapter(policy, parent, cache)
         beta = registry.adapter(policy, parent).metrics.get("beta_next")
+        # A coefficient of 0 or below could never recover; the setting is then as good a start as any.
+        beta = beta if beta is not None and beta > 0 else None
     if reward_model is not None:
         reward = registry.fetch_artifact("reward-models", reward_model, cache)
     behaviours: dict[int, Path] = {}

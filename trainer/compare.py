@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.data import TokenPair, labelled_answers
 from trainer.examine import Seen
-from trainer.gates.couples import couples, equal_voices
+from trainer.gates.couples import Couple, couples, equal_voices
 from trainer.gates.lured import Lured, LurePay, followed, pay
 from trainer.gates.panels import Audit, audit, fit_panels, mean_states
 from trainer.gates.sample import context_length, stop_tokens
@@ -89,7 +89,7 @@ def compare(
     if answers and lures:
         ends, context = stop_tokens(base), context_length(base)
         pays = pay(paid.score, answers, lures, tokenizer, ends, context=context, confidence=confidence, seed=seed)
-    said = couples(*equal_voices([*data.pairs, *data.heldout_pairs], [*data.likes(), *data.heldout_likes()], _VERDICTS))
+    said = preferred(data)
 
     def lured(kind: Kind) -> Lured | None:
         now, before = ([ids for _, ids in seen.fresh] for seen in (candidate, parent))
@@ -97,6 +97,15 @@ def compare(
 
     slices = slice_gains(prompts, paid_gains, data.slices, settings.gates, seed)
     return Compared(audited(), slices, pays, lured("padding"), lured("flattery"))
+
+
+def preferred(data: TrainingData) -> list[Couple]:
+    """What people preferred of this policy's answers, held-out people too, nobody much louder than the others.
+
+    Imported votes speak of other systems' answers: whether people there liked the longer one says nothing of these.
+    """
+    live = data.live()
+    return couples(*equal_voices([*live.pairs, *live.heldout_pairs], [*live.likes(), *live.heldout_likes()], _VERDICTS))
 
 
 def _gains(scorer: Scorer, candidate: Seen, parent: Seen) -> Tensor:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from schemas.errors import InvalidInput
 
+IMPORTED = "imported"
+"""Source of imported pairs, and cohort of imported thumbs: their scale and bias are learnt apart from live ones."""
+
 
 @dataclass(frozen=True)
 class LoggedAnswer:
@@ -82,6 +85,8 @@ class PreferencePair:
     """Who speaks: user, rater, ai, implicit; empty where nobody says."""
     heldout: str = field(default="", compare=False)
     """Why it is held out: user, time, or empty."""
+    at: int = field(default=0, compare=False)
+    """When it was said, ms since the epoch; 0 where it was imported, which is older than whatever is live."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ class ThumbedAnswer:
     """Of the logged answer that it is about (`LoggedAnswer.sample_id`); empty where nothing was logged."""
     heldout: str = field(default="", compare=False)
     """Why it is held out: user, time, or empty."""
+    at: int = field(default=0, compare=False)
+    """As of a pair."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ class RatedAnswer:
     """As of a thumb."""
     heldout: str = field(default="", compare=False)
     """As of a thumb."""
+    at: int = field(default=0, compare=False)
+    """As of a thumb."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.stars <= 5:
@@ -148,7 +157,7 @@ class RatedAnswer:
         """The nearest thumb, for what learns from likes alone: four and five stars up, one and two down, three none."""
         if self.stars == 3:
             return None
-        about = (self.cohort, self.weight, self.group, self.sample_id, self.heldout)
+        about = (self.cohort, self.weight, self.group, self.sample_id, self.heldout, self.at)
         return ThumbedAnswer(self.prompt_ids, self.answer_ids, self.stars > 3, *about)
 
 

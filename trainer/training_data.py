@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from schemas.feedback import FeedbackSource
-from trainer.data import AspectValue, JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
+from trainer.data import IMPORTED, AspectValue, JudgedAnswer, LoggedAnswer, PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.policy import PolicyData
 from trainer.learn.replay import KeptSets
 
@@ -60,6 +60,14 @@ class TrainingData:
             pairs=tuple(pair for pair in self.pairs if pair.speaker != FeedbackSource.AI),
             thumbs=tuple(thumb for thumb in self.thumbs if thumb.cohort != FeedbackSource.AI),
             ratings=tuple(rating for rating in self.ratings if rating.cohort != FeedbackSource.AI),
+        )
+
+    def live(self) -> TrainingData:
+        """The same without imported votes: for whatever asks what people want of this policy."""
+        return replace(
+            self,
+            pairs=tuple(pair for pair in self.pairs if pair.source != IMPORTED),
+            thumbs=tuple(thumb for thumb in self.thumbs if thumb.cohort != IMPORTED),
         )
 
 

@@ -52,10 +52,13 @@ def adaptive_beta(
     """The next KL coefficient, pulled so that the observed KL meets the target.
 
     beta * (1 + clip(observed / target - 1, -clip, clip) * sequences / horizon); `observed` and `target` in nats per
-    sequence, `horizon` in sequences. Source: Ziegler et al. 2019, section 2.2 (lm-human-preferences).
+    sequence, `horizon` in sequences, `clip` below 1. Source: Ziegler et al. 2019, section 2.2 (lm-human-preferences).
+
+    Departure: sequences beyond a horizon do not count. The paper updates after each small batch; here all answers of an
+    epoch may be one update, and a line drawn over several horizons leads to 0 and below, whence nothing comes back.
     """
     error = min(max(observed / target - 1.0, -clip), clip)
-    return beta * (1.0 + error * sequences / horizon)
+    return beta * (1.0 + error * min(sequences / horizon, 1.0))
 
 
 def importance_weighted_kl(values: Tensor, log_ratio: Tensor, mask: Tensor, *, cap: float) -> Tensor:

@@ -32,17 +32,19 @@ def equal_voices(
 ) -> tuple[list[PreferencePair], list[ThumbedAnswer]]:
     """The newest labels, at most `most` of each kind, without the louder part of busy people; oldest first.
 
+    Labels of one moment are in their order, imported votes before whatever is live.
+
     Three of four people are heard whole, and nobody more often than the busiest of those three.
     """
     said = sorted(Counter([*(pair.group for pair in pairs), *(item.group for item in thumbs)]).values())
-    each = max(_HEARD_WHOLE, said[3 * len(said) // 4]) if said else 0
+    each = max(_HEARD_WHOLE, said[(3 * len(said) - 1) // 4]) if said else 0
     return _newest(pairs, each, most), _newest(thumbs, each, most)
 
 
 def _newest(labels: Sequence[_Label], each: int, most: int) -> list[_Label]:
     heard: Counter[str] = Counter()
     kept: list[_Label] = []
-    for label in reversed(labels):
+    for label in sorted(labels, key=lambda label: label.at)[::-1]:
         heard[label.group] += 1
         if heard[label.group] <= each and len(kept) < most:
             kept.append(label)

@@ -173,7 +173,7 @@ class PpoConfig(_Settings):
     )
     kl_target: float = Field(6.0, gt=0, description="KL to the base that beta is adapted to, nats per sequence (same)")
     kl_horizon: float = Field(10_000.0, gt=0, description="time constant of beta, in sequences (same)")
-    kl_error_clip: float = Field(0.2, gt=0, description="largest relative error beta reacts to (same)")
+    kl_error_clip: float = Field(0.2, gt=0, lt=1, description="largest relative error beta reacts to (same)")
 
     replay_tolerance: float = Field(
         1e-3, gt=0, description="answers sampled with top_p or top_k are used where the trainer's logprob of every "

@@ -13,7 +13,7 @@ from pathlib import Path
 from exchange.keys.port import KeyStore
 from schemas.feedback import PEOPLE
 from schemas.manifests import GuidanceManifest, SnapshotManifest
-from trainer.data import JudgedAnswer
+from trainer.data import IMPORTED, JudgedAnswer
 from trainer.intake.ledger import Ledger
 from trainer.joining.eligibility import Scope
 from trainer.joining.funnel import Funnel, funnel
@@ -23,7 +23,7 @@ from trainer.release.promotion import CanaryVote
 from trainer.release.votes import canary_votes
 from trainer.settings import FeedbackSection
 from trainer.snapshots.ai_share import within_ai_share
-from trainer.snapshots.dataset import IMPORTED, Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
+from trainer.snapshots.dataset import Dataset, Encode, EncodeChat, Split, living_keys, open_dataset
 from trainer.snapshots.identity import Identities
 from trainer.snapshots.news import Mark, mark_of, new_labels
 from trainer.snapshots.snapshot import Snapshot, cut_snapshot
@@ -118,7 +118,7 @@ def training_data(dataset: Dataset, ai_share: float) -> TrainingData:
 
 
 def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
-    """The held-out people's logged answers that a person thumbed or rated, in that order: none has taught anybody.
+    """Logged answers of held-out people that a person thumbed or rated, oldest verdict first: none has taught anybody.
 
     A thumb held out for its time alone is on an answer that PPO learns from, and is left out.
     """
@@ -126,6 +126,6 @@ def _judged(heldout: Split) -> tuple[JudgedAnswer, ...]:
     logged = {answer.sample_id: answer for answer in heldout.answers}
     return tuple(
         JudgedAnswer(logged[thumb.sample_id], thumb.liked, thumb.cohort, thumb.weight, thumb.group)
-        for thumb in thumbs
+        for thumb in sorted(thumbs, key=lambda thumb: thumb.at)
         if thumb.sample_id in logged and thumb.cohort in PEOPLE
     )

@@ -20,6 +20,7 @@ from schemas.feedback import FeedbackContent
 from schemas.imported import ChatMessage, ImportedContent
 from schemas.manifests import SnapshotManifest
 from trainer.data import (
+    IMPORTED,
     AspectValue,
     Demonstration,
     LoggedAnswer,
@@ -32,8 +33,6 @@ from trainer.snapshots.contents import Contents, Row, Unusable, read_tables
 
 log = logging.getLogger(__name__)
 
-IMPORTED = "imported"
-"""Source of imported pairs, and cohort of imported thumbs: their scale and bias are learnt apart from live ones."""
 Encode = Callable[[Sequence[int], str], Sequence[int]]
 """Prompt's token ids and the text of an answer -> the answer's token ids by the base's tokenizer, the end-of-turn token
 included. Raises InvalidInput where both together are longer than the model, or the settings, allow."""
@@ -173,7 +172,7 @@ class _Opener:
     def _verdict(self, row: Row) -> ThumbedAnswer | RatedAnswer:
         prompt, answer = self._tokens(row["completion_id"], row["choice"])
         name = f"{row['completion_id']}/{row['choice']}"
-        about = (row["source"], row["weight"], row["group"], name, row["heldout"])
+        about = (row["source"], row["weight"], row["group"], name, row["heldout"], row["at"])
         if row["stars"] is not None:
             return RatedAnswer(prompt, answer, row["stars"], *about)
         return ThumbedAnswer(prompt, answer, row["liked"], *about)
@@ -206,7 +205,7 @@ class _Opener:
         if len(content.answers) != 2:
             raise Unusable("unreadable")
         chosen, (_, rejected) = (self._rendered(content.messages, answer) for answer in content.answers)
-        return _preference({**row, "kind": IMPORTED}, chosen, rejected, tie=False, weight=1.0)
+        return _preference({**row, "kind": IMPORTED, "at": 0}, chosen, rejected, tie=False, weight=1.0)
 
     def _rendered(self, messages: Sequence[ChatMessage], answer: str) -> TokenPair:
         if self._encode_chat is None:
@@ -247,4 +246,5 @@ def _preference(row: Row, chosen: TokenPair, rejected: tuple[int, ...], *, tie: 
         set_id=row["feedback_id"],
         speaker=row["source"],
         heldout=row["heldout"],
+        at=row["at"],
     )

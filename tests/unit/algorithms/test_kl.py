@@ -55,6 +55,15 @@ def test_adaptive_beta(observed: float, expected: float) -> None:
     assert found == pytest.approx(expected)
 
 
+def test_beta_stays_above_zero_however_many_sequences_an_update_speaks_for() -> None:
+    one, many = (
+        kl.adaptive_beta(0.05, 0.0, target=6.0, horizon=1_000, sequences=count, clip=0.2) for count in (1_000, 50_000)
+    )
+    assert one == pytest.approx(0.05 * 0.8)
+    assert many == one
+    assert kl.adaptive_beta(0.05, 60.0, target=6.0, horizon=1_000, sequences=50_000) == pytest.approx(0.05 * 1.2)
+
+
 def test_weighted_kl_without_drift_is_the_plain_mean() -> None:
     values = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     mask = torch.tensor([[True, True], [True, False]])

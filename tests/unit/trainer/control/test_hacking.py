@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.tiny_models import make_tiny_model
-from trainer.data import PreferencePair, ThumbedAnswer, TokenPair
+from trainer.compare import preferred
+from trainer.data import IMPORTED, PreferencePair, ThumbedAnswer, TokenPair
 from trainer.gates.config import GateSettings
 from trainer.gates.couples import couples, equal_voices
 from trainer.gates.hacking import audit_reward, flattery, padding
@@ -23,6 +24,7 @@ from trainer.gates.slices import SliceGain, slice_gains, slices_gate
 from trainer.gates.statistics import holm
 from trainer.gates.value import Estimate
 from trainer.suites.lures import Lure, load_lures
+from trainer.training_data import TrainingData
 
 SETTINGS = GateSettings()
 PROMPTS = [(number,) for number in range(40)]
@@ -93,6 +95,35 @@ def test_a_busy_account_has_the_voice_of_others() -> None:
     assert heard[-1] is pairs[-1], "the newest"
     assert len(equal_voices(pairs, (), 20)[0]) == 20
     assert equal_voices((), (), 20) == ([], [])
+
+
+def test_the_newest_are_those_said_last_and_imported_votes_are_the_oldest() -> None:
+    live = [replace(_pair(f"p{number}", number), at=1_000 - number) for number in range(3)]
+    imported = [replace(_pair(f"i{number}", number), source="imported") for number in range(20)]
+    heard, _ = equal_voices([*live, *imported], (), 2)
+    assert [pair.group for pair in heard] == ["p1", "p0"]
+    more, _ = equal_voices([*live, *imported], (), 4)
+    assert [pair.group for pair in more] == ["i19", "p2", "p1", "p0"]
+
+
+def test_imported_votes_do_not_say_whether_people_here_like_longer_answers() -> None:
+    live = _pair("ann", 1)
+    data = TrainingData(
+        answers=(),
+        pairs=[live, replace(_pair("bob", 2), source=IMPORTED)],
+        thumbs=[_thumb(True, 10, IMPORTED), _thumb(False, 11, IMPORTED)],
+        heldout_pairs=(),
+        heldout_thumbs=(),
+        prompts=(),
+    )
+    assert preferred(data) == couples([live], ())
+
+
+@pytest.mark.parametrize("people", [4, 5, 8])
+def test_a_busy_account_is_quietened_among_four_people_too(people: int) -> None:
+    quiet = [_pair(f"p{person}", number) for person in range(people - 1) for number in range(9)]
+    heard, _ = equal_voices(quiet + [_pair("busy", number) for number in range(100)], (), 1000)
+    assert [pair.group for pair in heard].count("busy") == 9
 
 
 def test_thumbs_make_couples_within_their_cohort() -> None:

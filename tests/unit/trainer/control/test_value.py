@@ -11,7 +11,7 @@ import torch
 
 from tests.invariants.worlds import logged, prompts, tiny_base
 from tests.tiny_models import make_tiny_model
-from trainer.data import JudgedAnswer, LoggedAnswer, ThumbedAnswer, TokenPair
+from trainer.data import JudgedAnswer, LoggedAnswer, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.gates.config import GateSettings
 from trainer.gates.off_policy import off_policy_value
 from trainer.gates.slices import slice_values
@@ -89,6 +89,19 @@ def test_judged_answers_to_one_prompt_count_for_the_tenant_that_each_was_given_t
     assert (acme.name, acme.answers, acme.gain.value) == ("tenant acme", 60, pytest.approx(0))
     assert (bolt.name, bolt.answers) == ("tenant bolt", 60)
     assert bolt.gain.high < 0
+
+
+def test_judged_answers_come_in_the_order_of_their_verdicts_whatever_their_kind() -> None:
+    answers = tuple(
+        LoggedAnswer(f"{name}/0", name, 0, (1,), (2,), (-1.0,), 1.0, 1.0, 0, 0, None, "ann") for name in "abc"
+    )
+    thumbs = tuple(
+        ThumbedAnswer((1,), (2,), True, "user", 1.0, "ann", f"{name}/0", at=at) for name, at in (("a", 1), ("c", 3))
+    )
+    rating = RatedAnswer((1,), (2,), 5, "user", 1.0, "ann", "b/0", at=2)
+    heldout = Split(answers, (), thumbs, (), (rating,))
+    found = training_data(Dataset(Split((), (), (), ()), heldout, {}), 0.5).judged
+    assert [one.answer.completion_id for one in found] == ["a", "b", "c"]
 
 
 def _comparison(shift: float, *, people: int = 24, seed: int = 0) -> ValueComparison:

@@ -169,6 +169,18 @@ def test_held_out_people_neither_train_nor_judge_with_imported_votes(tmp_path: P
     assert data.heldout.thumbs == ()
 
 
+def test_labels_know_when_they_were_said_and_imported_ones_are_older_than_all(tmp_path: Path) -> None:
+    make = Maker()
+    one, two = make.completion(answers=[(5, 6)]), make.completion(answers=[(5, 7)])
+    words = [make.comparison([one, two], 0, 70), make.thumb(one, at=71), make.rating(two, 4, 72, user="bob")]
+    edited = make.correction(two, "better", 73)
+    votes = [imported(make, "a", "b", at=99), imported(make, "c", liked=True, at=98, target="vote_2")]
+    data = opened(tmp_path, make.keys, one, two, *words, edited, *votes, make.completion(900_000)).train
+    assert [pair.at - START for pair in data.pairs] == [70, 73, -START]
+    assert [thumb.at - START for thumb in data.thumbs] == [71, -START]
+    assert [rating.at - START for rating in data.ratings] == [72]
+
+
 def test_live_labels_come_first_where_room_is_short(tmp_path: Path) -> None:
     make = Maker()
     answers = [make.completion(number) for number in range(2)]
