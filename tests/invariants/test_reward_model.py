@@ -11,6 +11,7 @@ import torch
 
 from schemas.errors import InvalidInput
 from tests.invariants.worlds import FRIENDLY, GRUFF, make_world, prompts, tiny_base
+from trainer.algorithms.preference import thumb_losses
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.config import RewardConfig
 from trainer.learn.reward import train_reward_model
@@ -182,6 +183,25 @@ def test_the_probe_alone_ranks_what_the_base_can_tell_apart(model_dir: Path, poo
     adapter = [weights for name, weights in base.snapshot("reward").items() if ".lora_B." in name]
     assert adapter
     assert not any(bool(weights.any()) for weights in adapter)
+
+
+def test_without_decided_pairs_one_scale_stays_and_thumbs_are_told_better_than_by_a_coin(model_dir: Path) -> None:
+    """Fine-tuning keeps to the unit that the probe has set; a tie says nothing of it, a decided pair does."""
+    ties, thumbs = _pairs(4, 1, ties=1.0), _thumbs(120, 2)
+    model = train_reward_model(tiny_base(model_dir), ties, thumbs, CONFIG, 0)
+    scales = {name: cohort.scale for name, cohort in model.cohorts.items()}
+    assert 1.0 in scales.values()
+    assert 0.1 < min(scales.values()) <= max(scales.values()) < 10
+    assert model.tie_threshold == pytest.approx(CONFIG.initial_tie_threshold)
+    judged = _thumbs(80, 4)
+    scores = model.raw_scores([(item.prompt_ids, item.answer_ids) for item in judged])
+    scale, bias = (
+        torch.tensor([getattr(model.cohorts[item.cohort], name) for item in judged]) for name in ("scale", "bias")
+    )
+    liked = torch.tensor([item.liked for item in judged])
+    assert float(thumb_losses(scores, liked, scale, bias).mean()) < 0.6
+    decided = train_reward_model(tiny_base(model_dir), [*ties, *_pairs(16, 1)], thumbs, CONFIG, 0)
+    assert 1.0 not in [cohort.scale for cohort in decided.cohorts.values()]
 
 
 def test_nothing_to_learn_from_is_refused(model_dir: Path) -> None:

@@ -28,7 +28,8 @@ from trainer.gates.couples import couples, equal_voices
 from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import DRAWS, Estimate
 from trainer.learn.config import RewardConfig
-from trainer.learn.probe import ProbeData, ProbePair, ProbeThumb, ProbeWeights, fit_probe
+from trainer.learn.probe import ProbeWeights, fit_probe
+from trainer.learn.probe_data import ProbeData, ProbePair, ProbeThumb
 from trainer.learn.states import pooled_states
 from trainer.models.base import SharedBase
 

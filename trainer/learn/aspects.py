@@ -24,7 +24,7 @@ from trainer.algorithms.preference import correlation
 from trainer.data import AspectValue, TokenPair
 from trainer.learn.config import AspectRule
 from trainer.learn.critic import LinearHead, fit_heads
-from trainer.learn.probe import FOLDS, voter_number
+from trainer.learn.probe_data import FOLDS, voter_number
 from trainer.learn.reward_model import RewardModel, Scorer
 
 LEAST_VALUES = 30

@@ -9,135 +9,18 @@ Knows pooled states and verdicts; knows no tokens and no model. All of it takes 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.algorithms import ordinal
 from trainer.algorithms.preference import pair_losses, thumb_losses
+from trainer.learn.anchor import held_scale, hold
+from trainer.learn.probe_data import FOLDS, Kept, ProbeData
 
-FOLDS = 3
 _ITERATIONS = 50
-
-
-class _Kept(NamedTuple):
-    """Which labels count, bool [P], [T] and [N]."""
-
-    pairs: Tensor
-    thumbs: Tensor
-    ratings: Tensor | None
-
-
-@dataclass(frozen=True)
-class ProbeRatings:
-    """N ratings by R raters."""
-
-    answers: Tensor
-    """int64 [N], rows of the states."""
-    stars: Tensor
-    """int64 [N], 1 to 5."""
-    weights: Tensor
-    """float [N]."""
-    raters: Tensor
-    """int64 [N], whose offset a rating is read with, from 0."""
-    voters: Tensor
-    """int64 [N], fold-stable number of who spoke."""
-    count: int
-    """R."""
-
-
-class ProbePair(NamedTuple):
-    """One pair; `chosen` and `rejected` are rows of the states."""
-
-    chosen: int
-    rejected: int
-    tie: bool
-    weight: float
-    voter: str
-    """Who spoke."""
-
-
-class ProbeThumb(NamedTuple):
-    """One thumb; `answer` is a row of the states."""
-
-    answer: int
-    liked: bool
-    weight: float
-    voter: str
-    """Who spoke."""
-    cohort: int
-    """Which scale and bias it is read with."""
-
-
-@dataclass(frozen=True)
-class ProbeData:
-    """What people said of N answers; P pairs and T thumbs by V voters."""
-
-    states: Tensor
-    """float [N, H]."""
-    chosen: Tensor
-    """int64 [P], rows of `states`."""
-    rejected: Tensor
-    """int64 [P]."""
-    ties: Tensor
-    """bool [P]."""
-    pair_weights: Tensor
-    """float [P]."""
-    pair_voters: Tensor
-    """int64 [P], fold-stable number of who spoke."""
-    thumbed: Tensor
-    """int64 [T], rows of `states`."""
-    liked: Tensor
-    """bool [T]."""
-    thumb_weights: Tensor
-    """float [T]."""
-    thumb_voters: Tensor
-    """int64 [T]."""
-    cohorts: Tensor
-    """int64 [T], which scale and bias a thumb is read with."""
-    ratings: ProbeRatings | None = None
-
-    @classmethod
-    def of(
-        cls,
-        states: Tensor,
-        pairs: Sequence[ProbePair],
-        thumbs: Sequence[ProbeThumb],
-        ratings: ProbeRatings | None = None,
-    ) -> ProbeData:
-        """Labels one by one, as columns."""
-        return cls(
-            states=states,
-            chosen=_whole([pair.chosen for pair in pairs]),
-            rejected=_whole([pair.rejected for pair in pairs]),
-            ties=torch.tensor([pair.tie for pair in pairs], dtype=torch.bool),
-            pair_weights=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
-            pair_voters=_whole([voter_number(pair.voter) for pair in pairs]),
-            thumbed=_whole([thumb.answer for thumb in thumbs]),
-            liked=torch.tensor([thumb.liked for thumb in thumbs], dtype=torch.bool),
-            thumb_weights=torch.tensor([thumb.weight for thumb in thumbs], dtype=torch.float32),
-            thumb_voters=_whole([voter_number(thumb.voter) for thumb in thumbs]),
-            cohorts=_whole([thumb.cohort for thumb in thumbs]),
-            ratings=ratings,
-        )
-
-    def outside(self, fold: int | None) -> _Kept:
-        """Which labels are not in a fold; None: all."""
-        left_out = FOLDS if fold is None else fold
-        return _Kept(
-            self.pair_voters % FOLDS != left_out,
-            self.thumb_voters % FOLDS != left_out,
-            None if self.ratings is None else self.ratings.voters % FOLDS != left_out,
-        )
-
-    def inside(self, fold: int) -> _Kept:
-        """Which labels are in a fold."""
-        pairs, thumbs, ratings = self.outside(fold)
-        return _Kept(~pairs, ~thumbs, None if ratings is None else ~ratings)
 
 
 @dataclass(frozen=True)
@@ -163,20 +46,11 @@ class Probe:
     biases: Tensor
     """float32 [C]."""
     log_eta: float
-    """Log of the Rao-Kupper threshold; as given where there are no ties."""
+    """Log of the Rao-Kupper threshold; as given where there are no ties, or nothing but ties."""
     penalty: float
     """The ridge penalty that was chosen."""
     ratings: Tensor | None = None
     """float32 [5 + R], `ordinal`'s numbers; None where there are no ratings."""
-
-
-def voter_number(name: str) -> int:
-    """A voter's number, the same in every process; voters of equal number modulo `FOLDS` share a fold."""
-    return int.from_bytes(hashlib.sha256(f"probe {name}".encode()).digest()[:6], "big")
-
-
-def _whole(numbers: Sequence[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float], *, cohorts: int, eta: float) -> Probe:
@@ -184,7 +58,9 @@ def fit_probe(data: ProbeData, weights: ProbeWeights, penalties: Sequence[float]
 
     Loss = weighted mean Rao-Kupper loss of pairs + thumbs x weighted mean BCE + centring x mean(score^2)
     + penalty x |w|^2, with w on states standardised by feature. Ratings share the mean of the thumbs, with the prior on
-    their raters' offsets. Convex but for the scales of cohorts and ratings; L-BFGS in float64.
+    their raters' offsets. Convex but for the scales of cohorts and ratings; L-BFGS in float64. Without decided pairs
+    one scale is 1 (`learn.anchor`), and the penalty is on what readers are told, |scale x w|^2, mean by their weight;
+    and the tie threshold stays as given.
 
     Args:
         penalties: candidates; of several with too few voters to compare them, the largest.
@@ -247,12 +123,25 @@ def _minimise(
     numbers: Tensor | None = None
     if data.ratings is not None:
         numbers = ordinal.fresh(data.ratings.count).double().requires_grad_()
+    decided, readers = data.masses(cohorts, kept)
+    held = held_scale(decided, readers)
+    if not decided:
+        hold(extras, -1)  # a threshold without bound would explain ties alone
+    if held is not None and held < cohorts:
+        hold(extras, held)
+    elif held is not None and numbers is not None:
+        hold(numbers, 0)
+    shares = torch.tensor(readers, dtype=torch.float64) / max(sum(readers), 1e-6)
     free = [w, extras, *([] if numbers is None else [numbers])]
     optimiser = torch.optim.LBFGS(free, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = _loss(data, features @ w, extras, numbers, weights, cohorts, kept) + penalty * (w**2).sum()
+        ridge = penalty * (w**2).sum()
+        if held is not None:
+            log_scales = extras[:cohorts] if numbers is None else torch.cat([extras[:cohorts], numbers[:1]])
+            ridge = ridge * (shares * (2 * log_scales).exp()).sum()
+        loss = _loss(data, features @ w, extras, numbers, weights, cohorts, kept) + ridge
         if numbers is not None:
             loss = loss + _prior(data, numbers, weights, kept)
         torch.autograd.backward(loss)
@@ -262,7 +151,7 @@ def _minimise(
     return w.detach(), extras.detach(), None if numbers is None else numbers.detach()
 
 
-def _prior(data: ProbeData, numbers: Tensor, weights: ProbeWeights, kept: _Kept) -> Tensor:
+def _prior(data: ProbeData, numbers: Tensor, weights: ProbeWeights, kept: Kept) -> Tensor:
     """Of the raters' offsets, at the weight of one rating for each unit of log-likelihood."""
     assert data.ratings is not None and kept.ratings is not None  # noqa: S101, PT018 there are numbers, so ratings
     mass = data.thumb_weights[kept.thumbs].double().sum() + data.ratings.weights[kept.ratings].double().sum()
@@ -277,7 +166,7 @@ def _loss(
     numbers: Tensor | None,
     weights: ProbeWeights,
     cohorts: int,
-    kept: _Kept,
+    kept: Kept,
 ) -> Tensor:
     pairs, thumbs, rated = kept
     loss = weights.centring * (scores**2).mean()

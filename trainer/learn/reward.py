@@ -21,7 +21,8 @@ from trainer.algorithms.preference import pair_losses
 from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.learn.config import RewardConfig
 from trainer.learn.optimise import clipped_step, schedule, set_rates
-from trainer.learn.probe import ProbeData, ProbePair, ProbeRatings, ProbeThumb, ProbeWeights, fit_probe, voter_number
+from trainer.learn.probe import ProbeWeights, fit_probe
+from trainer.learn.probe_data import ProbeData, ProbePair, ProbeRatings, ProbeThumb, voter_number
 from trainer.learn.progress import Progress, silent
 from trainer.learn.reward_extras import Extras
 from trainer.learn.reward_model import Cohort, RatingScale, RewardModel, standardise
@@ -69,6 +70,7 @@ def train_reward_model(
         eta = earlier.tie_threshold or config.initial_tie_threshold
     cohorts = {name: known.get(name, Cohort(1.0, 0.0)) for name in {item.cohort for item in thumbs} | set(known)}
     extras = Extras(cohorts, eta, (item.group for item in ratings), known_scale).to(base.device)
+    extras.hold(units)
     has_ties = any(pair.tie for pair in pairs)
     if start_from is None:
         _start_from_probe(base, role, units, extras, config, progress)

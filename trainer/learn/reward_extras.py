@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer.algorithms import ordinal
 from trainer.algorithms.preference import thumb_losses
+from trainer.learn.anchor import held_scale, hold
 from trainer.learn.reward_model import Cohort, RatingScale
 from trainer.learn.reward_units import Share, Unit, first_rows
 
@@ -37,6 +38,21 @@ class Extras(nn.Module):
             count = len(self.raters)
             start = ordinal.fresh(count) if known is None else ordinal.packed(known.scale, known.thresholds, count)
             self.ratings = nn.Parameter(start)
+
+    def hold(self, units: Sequence[Unit]) -> None:
+        """Keep what these units cannot tell where it is: without decided pairs one scale, and the tie threshold."""
+        decided = sum(weight for unit in units for *_, tie, weight in unit.pairs if not tie)
+        readers = dict.fromkeys(self.names, 0.0)
+        for thumb in (unit.thumb for unit in units if unit.thumb):
+            readers[thumb.cohort] += thumb.weight
+        rated = sum(unit.rating.weight for unit in units if unit.rating)
+        held = held_scale(decided, [*readers.values(), rated])
+        if held is not None and held < len(self.names):
+            hold(self.log_scale, held)
+        elif held is not None:
+            hold(self.ratings, 0)
+        if not decided:
+            self.log_eta.requires_grad_(False)
 
     def cohorts(self) -> dict[str, Cohort]:
         """What was learnt of the cohorts."""
