@@ -74,7 +74,7 @@ def compare(
     prompts = [prompt for prompt, _ in candidate.fresh]
     gains = _gains(learnt, candidate, parent)
     paid_gains = gains if paid is learnt else _gains(paid, candidate, parent)
-    confidence, seed = settings.gates.confidence, settings.seed
+    confidence, seed, least = settings.gates.confidence, settings.seed, settings.gates.min_judging_people
 
     def audited() -> Audit | None:
         panels = fit_panels(base, data.pairs, data.likes(), settings.reward_model)
@@ -82,7 +82,7 @@ def compare(
             return None
         budget = settings.reward_model.micro_batch_tokens
         now, before = (mean_states(base, seen.fresh, budget) for seen in (candidate, parent))
-        return audit(panels, (now, before), gains, prompts, confidence=confidence, seed=seed)
+        return audit(panels, (now, before), gains, prompts, confidence=confidence, least_people=least, seed=seed)
 
     answers = _real_answers(data)
     pays: tuple[LurePay, ...] = ()
@@ -93,7 +93,7 @@ def compare(
 
     def lured(kind: Kind) -> Lured | None:
         now, before = ([ids for _, ids in seen.fresh] for seen in (candidate, parent))
-        return followed(kind, pays, now, before, said, tokenizer, confidence=confidence, seed=seed)
+        return followed(kind, pays, now, before, said, tokenizer, confidence=confidence, least_people=least, seed=seed)
 
     slices = slice_gains(prompts, paid_gains, data.slices, settings.gates, seed)
     return Compared(audited(), slices, pays, lured("padding"), lured("flattery"))

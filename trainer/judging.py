@@ -15,12 +15,12 @@ from exchange.durable import write_whole
 from schemas.base import Record
 from schemas.manifests import AnswerExample, GateReport, Probe, canonical_json
 from schemas.reports import REWARD_REPORT_FILE, Curves
-from trainer.algorithms.preference import accuracy
 from trainer.before import Before
 from trainer.candidate import REWARD_CURVES, Learned, Workshop, finite, read_record
 from trainer.compare import compare
 from trainer.data import labelled_answers
 from trainer.examine import Examiner
+from trainer.gates.agreed import Agreed
 from trainer.gates.couples import Couple, couples
 from trainer.gates.judge import Evidence, judge
 from trainer.gates.measure import PolicyMeasurement, answer_logprobs
@@ -104,8 +104,7 @@ class Judging:
             length_correlation=figures.get("corr_reward_length"),
             length_correlation_partial=figures.get("corr_reward_length_partial"),
             heldout_answers=2 * len(data.heldout_pairs) + len(data.heldout_thumbs) + len(data.heldout_ratings),
-            heldout_right=(_accuracy(reward, said) or 0.0) * len(said),
-            heldout_pairs=len(said),
+            heldout=_agreed(reward, said),
             previous_accuracy=previous,
             ability=judged(suites.ability, candidate.answers.ability),
             ability_parent=judged(suites.ability, parent.answers.ability),
@@ -155,7 +154,7 @@ class Judging:
         """The reward model before, on the same fresh labels: a harder batch of labels then blames nobody."""
         if before.reward_model is None:
             return None
-        return _accuracy(RewardModel.load(self._base, before.reward_model, role="reward-before"), said)
+        return _agreed(RewardModel.load(self._base, before.reward_model, role="reward-before"), said).share
 
     def _probes(self, suites: Suites) -> tuple[Probe, ...]:
         """The candidate's own logprobs of its greedy answers to a few curated prompts. It must be loaded."""
@@ -169,12 +168,12 @@ class Judging:
         )
 
 
-def _accuracy(model: RewardModel, said: Sequence[Couple]) -> float | None:
-    """Share of preferences that the model orders as they were said, 0..1; None of none."""
+def _agreed(model: RewardModel, said: Sequence[Couple]) -> Agreed:
+    """How the model orders what was said."""
     if not said:
-        return None
-    better, worse = (model.raw_scores(answers) for answers in zip(*said, strict=True))
-    return accuracy(better - worse)
+        return Agreed()
+    better, worse = (model.raw_scores(side) for side in ([c.better for c in said], [c.worse for c in said]))
+    return Agreed.of(said, better - worse)
 
 
 def _figures(candidate: PolicyMeasurement, parent: PolicyMeasurement) -> dict[str, float]:

@@ -107,7 +107,9 @@ def judged(made: World, teachers: Sequence[PreferencePair], panellists: Sequence
     heard, _ = equal_voices(panellists, (), 10**6)
     panels = panels_on(made.states, made.place, heard, (), CONFIG)
     prompts = [(row,) for row in range(PROMPTS)]
-    found = audit(panels, (now, before), trained, prompts, confidence=0.95, seed=0)
+    found = audit(
+        panels, (now, before), trained, prompts, confidence=0.95, least_people=GateSettings().min_judging_people, seed=0
+    )
     likeness = float(torch.cosine_similarity(head, made.liked, dim=0))
     return Found(float(real.mean() / trained.mean()), not audit_reward(found, GateSettings()).passed, likeness)
 

@@ -81,8 +81,8 @@ class GateSettings(BaseModel):
     min_pairs: int = Field(
         30,
         ge=1,
-        description="held-out pairs, and couples of a liked and a disliked answer, below which the reward model's "
-        "accuracy is not judged (ours)",
+        description="held-out comparisons, rankings and couples of a liked and a disliked answer, below which the "
+        "reward model's accuracy is not judged (ours)",
     )
     min_answers: int = Field(
         16, ge=3, description="sampled answers below which length, entropy and correlation are not judged (ours)"
@@ -91,7 +91,10 @@ class GateSettings(BaseModel):
         30, ge=1, description="judged answers, effectively, below which a candidate's value is not judged (ours)"
     )
     min_judging_people: int = Field(
-        10, ge=2, description="held-out people with a verdict below which a candidate's value is not judged (ours)"
+        10,
+        ge=2,
+        description="people below whom what they said judges nothing: neither a candidate's value, nor the reward "
+        "model's accuracy, nor an audit panel (ours); less of a small team, whose few tastes are then all there is",
     )
     judged_answers: int = Field(
         128,

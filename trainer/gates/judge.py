@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from schemas.manifests import GateReport
 from trainer.gates import drift, hacking, off_policy, quality
+from trainer.gates.agreed import Agreed
 from trainer.gates.config import GateSettings
 from trainer.gates.lured import Lured
 from trainer.gates.measure import PolicyMeasurement
@@ -31,10 +32,8 @@ class Evidence:
     """The same given the verdicts."""
     heldout_answers: int
     """Answers that the correlations were measured on."""
-    heldout_right: float
-    """Held-out preferences that the reward model orders rightly."""
-    heldout_pairs: int
-    """Held-out preferences: pairs, and couples of a liked and a disliked answer."""
+    heldout: Agreed
+    """How the reward model orders held-out preferences: one of each word, and of each liked and disliked answer."""
     previous_accuracy: float | None
     """Of the reward model before on the same, 0..1; None for the first."""
     ability: Mapping[str, bool] = field(default_factory=dict)
@@ -58,9 +57,7 @@ def judge(evidence: Evidence, settings: GateSettings) -> GateReport:
     return GateReport(
         results=(
             drift.kl_budget(evidence.kl_nats_per_sequence, evidence.kl_budget, settings),
-            quality.heldout_accuracy(
-                evidence.heldout_right, evidence.heldout_pairs, evidence.previous_accuracy, settings
-            ),
+            quality.heldout_accuracy(evidence.heldout, evidence.previous_accuracy, settings),
             drift.length_drift(candidate.lengths, parent.lengths, settings),
             drift.length_correlation(
                 evidence.length_correlation,

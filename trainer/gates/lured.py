@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer.data import TokenPair
+from trainer.gates.agreed import Agreed
 from trainer.gates.couples import Couple
-from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import Estimate, mean_estimate
 from trainer.suites.lures import Kind, Lure
 
@@ -85,6 +85,7 @@ def followed(
     tokenizer: PreTrainedTokenizerBase,
     *,
     confidence: float,
+    least_people: int,
     seed: int,
 ) -> Lured | None:
     """Whether the candidate's fresh answers went where lures of one kind lead; None without lures or fresh answers.
@@ -93,6 +94,7 @@ def followed(
         pays: of all kinds.
         candidate, parent: token ids of fresh answers to the same prompts.
         said: what people preferred.
+        least_people: that must have preferred anything before it is believed that people like longer answers.
     """
     ours = tuple(one for one in pays if one.lure.kind == kind)
     if not ours or not candidate:
@@ -109,7 +111,7 @@ def followed(
         moved=mean_estimate((now - before).double(), confidence, seed),
         before=float(before.mean()),
         fresh=len(candidate),
-        people_like_it=kind == "padding" and _longer_is_liked(said, confidence),
+        people_like_it=kind == "padding" and _longer_is_liked(said, confidence, least_people),
     )
 
 
@@ -118,7 +120,8 @@ def _texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]])
     return texts
 
 
-def _longer_is_liked(said: Sequence[Couple], confidence: float) -> bool:
+def _longer_is_liked(said: Sequence[Couple], confidence: float, least_people: int) -> bool:
     """Whether more than half of the preferences between answers of different length are for the longer, for sure."""
-    uneven = [len(better) > len(worse) for (_, better), (_, worse) in said if len(better) != len(worse)]
-    return bool(uneven) and wilson_interval(sum(uneven), len(uneven), confidence)[0] > 0.5
+    uneven = [couple for couple in said if len(couple.better[1]) != len(couple.worse[1])]
+    longer = torch.tensor([float(len(couple.better[1]) - len(couple.worse[1])) for couple in uneven])
+    return Agreed.of(uneven, longer).surely(confidence, least_people)

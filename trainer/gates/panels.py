@@ -24,8 +24,8 @@ from torch import Tensor
 
 from trainer.algorithms.off_policy import people_resampled, percentile_interval
 from trainer.data import PreferencePair, ThumbedAnswer, TokenPair, labelled_answers
+from trainer.gates.agreed import Agreed
 from trainer.gates.couples import couples, equal_voices
-from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import DRAWS, Estimate
 from trainer.learn.config import RewardConfig
 from trainer.learn.probe import ProbeWeights, fit_probe
@@ -45,13 +45,8 @@ class Panel:
 
     weight: Tensor
     """float32 [H]."""
-    right: int
-    """Of the other panels' people's preferences: how many it orders as they did."""
-    asked: int
-
-    def able(self, confidence: float) -> bool:
-        """Whether it tells what others like from chance."""
-        return self.asked > 0 and wilson_interval(self.right, self.asked, confidence)[0] > 0.5
+    agreed: Agreed
+    """How it orders the preferences of the other panels' people."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,8 @@ def panels_on(
         weight = linear_head(states, place, own_pairs, own_thumbs, config)
         scores = states @ weight
         asked = couples(other_pairs, other_thumbs)
-        right = sum(bool(scores[place[better]] > scores[place[worse]]) for better, worse in asked)
-        panels.append(Panel(weight / scores.std().clamp(min=1e-6), right, len(asked)))
+        margins = scores[[place[couple.better] for couple in asked]] - scores[[place[couple.worse] for couple in asked]]
+        panels.append(Panel(weight / scores.std().clamp(min=1e-6), Agreed.of(asked, margins)))
     return tuple(panels)
 
 
@@ -159,6 +154,7 @@ def audit(
     prompts: Sequence[tuple[int, ...]],
     *,
     confidence: float,
+    least_people: int,
     seed: int,
 ) -> Audit:
     """Candidate against parent in the eyes of the panels and of the trained reward model.
@@ -167,6 +163,7 @@ def audit(
         states: of `mean_states`, [N, H] each: the candidate's answers and the parent's to the same prompts.
         trained_gains: candidate's score minus parent's, [N], standard deviations.
         prompts: of each answer, N >= 1. Intervals are a bootstrap over distinct prompts.
+        least_people: that a panel must have been tried on before it is asked.
     """
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
     drawn = people_resampled(torch.tensor([numbers[prompt] for prompt in prompts]), DRAWS, seed)
@@ -177,7 +174,7 @@ def audit(
 
     gains = trained_gains.double()
     trained, trained_draws = gains.mean(), drawn @ gains
-    able = [panel for panel in panels if panel.able(confidence)]
+    able = [panel for panel in panels if panel.agreed.surely(confidence, least_people)]
     if not able:
         return Audit(len(gains), estimate(trained, trained_draws), (), None, math.inf)
     weights = torch.stack([panel.weight for panel in able], 1).double()  # [H, K]

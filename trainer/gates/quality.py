@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schemas.manifests import GateResult
+from trainer.gates.agreed import Agreed
 from trainer.gates.config import GateName, GateSettings
-from trainer.gates.statistics import wilson_interval
 from trainer.gates.words import measured, unmeasured
 
 
-def heldout_accuracy(right: float, pairs: int, previous: float | None, settings: GateSettings) -> GateResult:
+def heldout_accuracy(heldout: Agreed, previous: float | None, settings: GateSettings) -> GateResult:
     """The reward model on held-out preferences that it never saw: above chance, and no worse than the one before it.
 
     Args:
-        right: pairs ordered rightly; a half counts for an exact tie of scores.
-        pairs: held-out pairs with a preference, and couples of a liked and a disliked answer (`gates.couples`).
+        heldout: how the reward model orders them (`gates.couples`).
         previous: accuracy of the reward model before, 0..1; None for the first.
 
     It fails where the interval does not lie above one half. It fails where accuracy fell by more than
@@ -27,13 +26,16 @@ def heldout_accuracy(right: float, pairs: int, previous: float | None, settings:
     """
     unit, allowed = "share of held-out preferences", settings.max_accuracy_drop
     floor = None if previous is None else previous - allowed
-    if pairs < settings.min_pairs:
-        because = f"{pairs} held-out preferences are too few to judge the reward model (at least {settings.min_pairs})"
+    accuracy, pairs = heldout.share, len(heldout.right)
+    if accuracy is None or pairs < settings.min_pairs or heldout.heads < settings.min_judging_people:
+        because = (
+            f"{pairs} held-out preferences of {heldout.heads} people are too few to judge the reward model "
+            f"(at least {settings.min_pairs} of {settings.min_judging_people} people)"
+        )
         return unmeasured("heldout_accuracy", settings, threshold=floor, unit=unit, because=because)
-    accuracy = right / pairs
-    low, high = wilson_interval(right, pairs, settings.confidence)
+    low, high = heldout.interval(settings.confidence)
     words = (
-        f"The reward model orders {accuracy:.1%} of {pairs} held-out preferences rightly "
+        f"The reward model orders {accuracy:.1%} of {pairs} held-out preferences of {heldout.heads} people rightly "
         f"({settings.confidence:.0%} interval {low:.1%} to {high:.1%})"
     )
     if low <= 0.5:

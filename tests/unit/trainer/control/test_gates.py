@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
+import torch
 
 from trainer.gates import drift, quality
+from trainer.gates.agreed import Agreed
 from trainer.gates.config import GateSettings
+from trainer.gates.couples import Couple
 from trainer.gates.judge import Evidence, failures_in_words, judge
 from trainer.gates.measure import PolicyMeasurement
 
@@ -74,28 +80,75 @@ def test_entropy_without_a_parents_is_not_judged() -> None:
     assert drift.entropy_drop(1.0, 0.0, SETTINGS).value is None
 
 
+def _agreed(right: int, pairs: int, people: int | None = None) -> Agreed:
+    """So many of so many ordered rightly; each said by someone else, or by `people` in turn, one after the other."""
+    per_person = 1 if people is None else pairs // people
+    return Agreed(
+        (1.0,) * right + (0.0,) * (pairs - right), tuple(f"p{number // per_person}" for number in range(pairs))
+    )
+
+
 def test_accuracy_must_beat_chance() -> None:
     # 20 of 30: Wilson 95 % from 48.8 %; 21 of 30: from 52.1 %.
-    assert not quality.heldout_accuracy(20, 30, None, SETTINGS).passed
-    assert quality.heldout_accuracy(21, 30, None, SETTINGS).passed
+    assert not quality.heldout_accuracy(_agreed(20, 30), None, SETTINGS).passed
+    assert quality.heldout_accuracy(_agreed(21, 30), None, SETTINGS).passed
+
+
+def test_many_words_of_one_person_are_not_as_many_trials() -> None:
+    # 140 of 200: Wilson from 63 %. Of ten people with 20 words each, seven are agreed with always and three never.
+    assert quality.heldout_accuracy(_agreed(140, 200), None, SETTINGS).passed
+    result = quality.heldout_accuracy(_agreed(140, 200, people=10), None, SETTINGS)
+    assert not result.passed
+    assert "70.0% of 200 held-out preferences of 10 people rightly" in result.explanation
+    assert "cannot be told from chance" in result.explanation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_of_three_rightly_is_enough_of_thirty_people_and_chance_is_not(seed: int) -> None:
+    for right, passed in ((60, True), (45, False)):
+        order = [1.0] * right + [0.0] * (90 - right)
+        random.Random(seed).shuffle(order)
+        heldout = Agreed(tuple(order), tuple(f"p{number % 30}" for number in range(90)))
+        assert quality.heldout_accuracy(heldout, None, SETTINGS).passed is passed
+
+
+def test_accuracy_on_too_few_people_is_not_judged_and_not_passed() -> None:
+    result = quality.heldout_accuracy(_agreed(90, 90, people=9), None, SETTINGS)
+    assert not result.passed
+    assert result.value is None
+    assert "90 held-out preferences of 9 people are too few" in result.explanation
+    assert quality.heldout_accuracy(_agreed(90, 90, people=10), None, SETTINGS).passed
+
+
+def test_an_interval_is_never_narrower_than_that_of_independent_trials() -> None:
+    low, high = _agreed(30, 30, people=1).interval(0.95)
+    assert low == pytest.approx(0.886, abs=1e-3)  # Wilson: 1 / (1 + 1.96^2 / 30)
+    assert high == 1.0
+    assert Agreed().share is None
+    assert not Agreed().surely(0.95, 0)
+
+
+def test_equal_scores_count_half_and_what_is_no_number_agrees_with_nobody() -> None:
+    said = [Couple(((1,), (2,)), ((1,), (3,)), person) for person in "abcd"]
+    assert Agreed.of(said, torch.tensor([0.1, -0.1, 0.0, math.nan])).right == (1.0, 0.0, 0.5, 0.0)
 
 
 def test_accuracy_of_too_few_pairs_is_not_judged_and_not_passed() -> None:
-    result = quality.heldout_accuracy(0, 29, 0.9, SETTINGS)
+    result = quality.heldout_accuracy(_agreed(0, 29), 0.9, SETTINGS)
     assert not result.passed
     assert result.value is None
-    assert "29 held-out preferences are too few" in result.explanation
+    assert "29 held-out preferences of 29 people are too few" in result.explanation
     lenient = SETTINGS.model_copy(update={"must_measure": ("kl_budget",)})
-    assert quality.heldout_accuracy(0, 29, 0.9, lenient).passed
+    assert quality.heldout_accuracy(_agreed(0, 29), 0.9, lenient).passed
 
 
 def test_accuracy_may_not_fall_beyond_three_points_and_noise() -> None:
     # 700 of 1,000: interval 67.1 % to 72.8 %.
-    assert quality.heldout_accuracy(700, 1000, 0.72, SETTINGS).passed  # 2 points
-    assert not quality.heldout_accuracy(700, 1000, 0.76, SETTINGS).passed  # 6 points, outside
+    assert quality.heldout_accuracy(_agreed(700, 1000), 0.72, SETTINGS).passed  # 2 points
+    assert not quality.heldout_accuracy(_agreed(700, 1000), 0.76, SETTINGS).passed  # 6 points, outside
     # 70 of 100: interval 60.4 % to 78.1 %: a fall from 76 % is inside it.
-    assert quality.heldout_accuracy(70, 100, 0.76, SETTINGS).passed
-    assert not quality.heldout_accuracy(70, 100, 0.8, SETTINGS).passed
+    assert quality.heldout_accuracy(_agreed(70, 100), 0.76, SETTINGS).passed
+    assert not quality.heldout_accuracy(_agreed(70, 100), 0.8, SETTINGS).passed
 
 
 def test_abilities_may_be_swapped_but_not_lost_beyond_the_share() -> None:
@@ -136,8 +189,7 @@ def _evidence(kl: float, length: int) -> Evidence:
         length_correlation=0.1,
         length_correlation_partial=0.1,
         heldout_answers=20,
-        heldout_right=80,
-        heldout_pairs=100,
+        heldout=_agreed(80, 100),
         previous_accuracy=None,
     )
 

@@ -179,7 +179,7 @@ def test_a_failed_gate_rejects_the_number_and_publishes_no_adapter(world: World)
     state = state_of(world)
     assert state.canary is None
     assert state.versions[1].stage is Stage.REJECTED
-    assert "held-out preferences are too few" in state.versions[1].reason
+    assert "people are too few to judge the reward model" in state.versions[1].reason
     assert open_registry(world.registry).versions("support") == ()
     assert once(strict) == 3, "it takes new labels to try again"
 
