@@ -179,5 +179,5 @@ def _corpus(ledger: Ledger, keys: KeyStore, model: Path, window_s: float = 0.0) 
     settings = FeedbackSection(
         feedback_window_ms=round(1000 * window_s), max_answers=MAX_ANSWERS, heldout_users=HELDOUT_USERS
     )
-    encode = answer_encoder(model, load_tokenizer(model))
+    encode = answer_encoder(model, load_tokenizer(model), settings.max_imported_tokens)
     return Corpus(ledger, keys, settings, base_fingerprint(model), encode)
