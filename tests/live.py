@@ -86,7 +86,7 @@ class Live:
         self.settle()
         engine = InMemoryEngine()
         settings = load_trainer(self.home.trainer).feedback.model_copy(update={"heldout_users": 0.0})
-        corpus = Corpus(self.ledger, self.keys, settings, engine.base_fingerprint, lambda text: list(text.encode()))
+        corpus = Corpus(self.ledger, self.keys, settings, engine.base_fingerprint, lambda _, text: list(text.encode()))
         manifest = corpus.cut(version - 1, folder / "cut", since=None).manifest
         self.registry.publish_snapshot(folder / "cut", manifest)
         publish(self.registry, folder / "made", version, snapshot=manifest.digest)

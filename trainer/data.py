@@ -47,6 +47,8 @@ class LoggedAnswer:
     """A score from outside that replaces the reward model's (gold controls, tests); None = score it."""
     group: str
     """Pseudonymous user, the unit of splits and of statistics."""
+    slices: tuple[str, ...] = field(default=(), compare=False)
+    """The groups that its question belongs to, e.g. `language de`, as far as whoever asked it named them."""
 
     @property
     def truncated(self) -> bool:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.data import JudgedAnswer, TokenPair
 from trainer.gates.measure import PolicyMeasurement, measure_policy
-from trainer.gates.slices import SliceGain, Slices, slice_values
+from trainer.gates.slices import SliceGain, slice_values
 from trainer.gates.value import Like, PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
 from trainer.models.adapter import load_role
 from trainer.models.base import POLICY, SharedBase
@@ -131,9 +131,9 @@ class Examiner:
             seed=self._settings.seed,
         )
 
-    def value_by_slice(self, candidate: Seen, parent: Seen, slices: Slices) -> tuple[SliceGain, ...]:
+    def value_by_slice(self, candidate: Seen, parent: Seen) -> tuple[SliceGain, ...]:
         """The same for each slice that has enough judged answers of its own."""
         if candidate.on_log is None or parent.on_log is None:
             return ()
         gates, seed = self._settings.gates, self._settings.seed
-        return slice_values(self._judged, self._modelled, candidate.on_log, parent.on_log, slices, gates, seed)
+        return slice_values(self._judged, self._modelled, candidate.on_log, parent.on_log, gates, seed)

@@ -114,7 +114,7 @@ class Judging:
             judged_answers=len(data.judged),
             judging_people=len({one.group for one in data.judged}),
             audit=compared.audit,
-            slices=(*compared.slices, *examiner.value_by_slice(candidate, parent, data.slices)),
+            slices=(*compared.slices, *examiner.value_by_slice(candidate, parent)),
             padding=compared.padding,
             flattery=compared.flattery,
         )

@@ -91,8 +91,9 @@ def _assemble(settings: TrainerSettings, stop: threading.Event, stack: ExitStack
     reporter = Reporter(stack.enter_context(open_display()), metrics, stop)
     lease = TrainerLease(journal, settings.policy, state.holder(), settings.lease_s)
     publisher = Publisher(journal, registry, lease, settings.policy, settings.promotion.canary_share)
-    encode = answer_encoder(home.model, tokenizer)
-    encode_chat = chat_encoder(home.model, tokenizer, settings.feedback.max_imported_tokens)
+    longest = settings.feedback.max_imported_tokens
+    encode = answer_encoder(home.model, tokenizer, longest)
+    encode_chat = chat_encoder(home.model, tokenizer, longest)
     corpus = Corpus(ledger, keys, settings.feedback, home.base_fingerprint, encode, encode_chat)
     items = read_items(settings.raters.gold) if settings.raters.gold else ()
     gold = gold_of(items, encode_chat)

@@ -51,7 +51,10 @@ class FeedbackSection(SnapshotSettings):
         description="answers (DPO: pairs) to learn from, below which a turn ends without a candidate (ours)",
     )
     max_imported_tokens: int = Field(
-        default=4096, ge=1, description="tokens of an imported vote's conversation and answer; longer ones do not train"
+        default=4096,
+        ge=1,
+        description="tokens of an imported vote's conversation and answer, and likewise of a prompt with its corrected "
+        "answer; longer ones do not train, nor what is longer than the model's context",
     )
     ai_share: float = Field(
         default=0.5,

@@ -34,7 +34,7 @@ class TrainingData:
     judged: Sequence[JudgedAnswer] = ()
     """Of held-out people, with held-out verdicts; oldest first. The value of a candidate is estimated on them."""
     slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
-    """The groups that the question of a prompt belongs to; empty where nobody named any."""
+    """Prompt -> all groups that asked it; empty where nobody named any."""
 
     def for_policy(self) -> PolicyData:
         """What the policy may learn from."""

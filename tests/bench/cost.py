@@ -127,7 +127,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
             while ingest.lag():
                 ingest.pump()
         with closing(open_keys(settings.keys)) as keys:
-            corpus = Corpus(ledger, keys, settings.feedback, base_fingerprint(world.model), lambda _text: ())
+            corpus = Corpus(ledger, keys, settings.feedback, base_fingerprint(world.model), lambda *_: ())
             with timed("first_look"):
                 _, labels = corpus.count(0, None)
             with timed("next_look"):

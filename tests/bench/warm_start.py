@@ -29,6 +29,7 @@ from trainer.gates.sample import answer_encoder, load_tokenizer, render_chat
 from trainer.learn.config import LoraSettings, RewardConfig
 from trainer.learn.reward import train_reward_model
 from trainer.models.base import SharedBase
+from trainer.settings import FeedbackSection
 
 ANEW, ALL, NEW = "anew", "on, all labels", "on, new labels"
 CONFIG = RewardConfig(pooling="mean")
@@ -92,7 +93,7 @@ class Hearing:
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self._tokenizer = load_tokenizer(folder)
-        self._encode = answer_encoder(folder, self._tokenizer)
+        self._encode = answer_encoder(folder, self._tokenizer, FeedbackSection().max_imported_tokens)
         self._rng, self._questions, self._names = rng, user_questions(rng), count()
 
     def comparisons(self, people: Sequence[User], wanted: int) -> list[PreferencePair]:
@@ -107,7 +108,8 @@ class Hearing:
                 continue
             better, worse = (first, second) if verdict is Verdict.FIRST else (second, first)
             prompt = render_chat(self._tokenizer, question.messages())
-            chosen, rejected, name = tuple(self._encode(better)), tuple(self._encode(worse)), str(next(self._names))
+            chosen, rejected = (self._encode(prompt, text) for text in (better, worse))
+            name = str(next(self._names))
             pairs.append(PreferencePair(prompt, chosen, rejected, False, 1.0, user.name, "comparison", name))
         return pairs
 

@@ -112,7 +112,7 @@ def test_what_the_model_itself_truncates_is_replayed_exactly_and_trains_ppo(
 ) -> None:
     assert GENERATION_DEFAULTS == {"top_p": 0.8, "top_k": 20}
     settings = FeedbackSection(feedback_window_ms=0, heldout_users=0, heldout_time=0)
-    encode = answer_encoder(tiny_model, load_tokenizer(tiny_model))
+    encode = answer_encoder(tiny_model, load_tokenizer(tiny_model), settings.max_imported_tokens)
     corpus = Corpus(apps.ledger, served.store, settings, engine_server.engine.base_fingerprint, encode)
     data = corpus.read(tmp_path / "cut", corpus.cut(0, tmp_path / "cut", since=None).manifest)
     mine = [answer for answer in data.answers if answer.completion_id in apps.plain]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,31 @@ def test_heads_lie_beside_the_model_and_equal_values_give_equal_bytes(reward: Re
     )
 
 
-def test_too_few_values_have_no_head_no_file_and_hold_no_floor(reward: RewardModel, tmp_path: Path) -> None:
+class _Walked(tuple[AspectValue, ...]):
+    """Values that count how often somebody goes through all of them."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[AspectValue]:
+        type(self).walks += 1
+        return super().__iter__()
+
+
+def test_names_that_clients_choose_freely_cost_no_look_at_all_values_each(reward: RewardModel, tmp_path: Path) -> None:
+    values = _Walked(_values(1, 1, f"name-{number}")[0] for number in range(50))
+    _Walked.walks = 0
+    aspects_beside(tmp_path, reward, values, {}, REFERENCE)
+    assert _Walked.walks == 1
+    for _ in range(2):
+        assert aspects_beside(tmp_path, reward, values, {}, REFERENCE).heads == {}
+    assert _Walked.walks == 1, "nothing was found, which is found once"
+    unlearnable_floor({f"name-{number}": AspectRule(weight=1.0) for number in range(50)}, values)
+    assert _Walked.walks == 2
+
+
+def test_too_few_values_have_no_head_and_hold_no_floor(reward: RewardModel, tmp_path: Path) -> None:
     few, same = _values(LEAST_VALUES - 1, 1), [*_values(1, 1, "same")] * LEAST_VALUES
     assert aspects_beside(tmp_path, reward, [*few, *same], {}, REFERENCE).heads == {}
-    assert list(tmp_path.iterdir()) == []
     rules = {"tone": AspectRule(floor=0.0), "same": AspectRule(weight=1.0)}
     assert unlearnable_floor(rules, _values(LEAST_VALUES, 1)) is None
     assert "aspect tone has a floor, but 29 values" in str(unlearnable_floor(rules, few))

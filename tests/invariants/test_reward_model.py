@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from trainer.data import PreferencePair, RatedAnswer, ThumbedAnswer
 from trainer.learn.config import RewardConfig
 from trainer.learn.reward import train_reward_model
 from trainer.learn.reward_model import RewardModel
+from trainer.learn.reward_units import Share, Unit
 from trainer.models.base import Pooling
 
 CONFIG = RewardConfig(learning_rate=3e-3, head_learning_rate=1e-2, batch_sets=16)
@@ -156,6 +157,19 @@ def test_a_ranking_weighs_as_much_as_a_lone_pair(model_dir: Path) -> None:
 
     train_reward_model(base, ranking, [], nothing_learnt, 0, progress=note)
     assert losses == [pytest.approx(0.6931, abs=1e-3)]  # a head of zeros calls every pair even: log 2
+
+
+def test_all_labels_are_summed_up_once_however_many_steps(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summed: list[int] = []
+    share_of = Share.of
+
+    def counted(units: Sequence[Unit], per_epoch: int, config: RewardConfig) -> Share:
+        summed.append(len(units))
+        return share_of(units, per_epoch, config)
+
+    monkeypatch.setattr(Share, "of", counted)
+    train_reward_model(tiny_base(model_dir), _pairs(8, 1), [], CONFIG.model_copy(update={"batch_sets": 2}), 0)
+    assert summed == [8]
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])

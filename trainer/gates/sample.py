@@ -61,33 +61,48 @@ def end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, .
     return tuple(found) if isinstance(found, list | tuple) else (int(str(found)),)
 
 
-def answer_encoder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
-    """Text of an answer -> its token ids, the end token included. Raises ConfigError as `end_tokens` does."""
+def answer_encoder(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int
+) -> Callable[[Sequence[int], str], tuple[int, ...]]:
+    """Prompt's token ids and the text of an answer to it -> the answer's token ids, the end token included.
+
+    What looks like a control token in the text is text: a person wrote it, no model ended or began anything there.
+
+    Args:
+        longest: tokens of both together at most; the model's own context may allow fewer.
+
+    Raises:
+        ConfigError: as `end_tokens`. What is returned raises InvalidInput for a text that is too long.
+    """
     end = end_tokens(folder, tokenizer)[0]
-    return lambda text: [*tokenizer.encode(text, add_special_tokens=False), end]
+    context = getattr(AutoConfig.from_pretrained(str(folder)).get_text_config(), "max_position_embeddings", None)
+    limit = min(longest, context or longest)
+
+    def encode(prompt: Sequence[int], text: str) -> tuple[int, ...]:
+        ids = (*tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), end)
+        if len(prompt) + len(ids) > limit:
+            raise InvalidInput(f"{len(prompt) + len(ids)} tokens of prompt and answer are more than {limit}")
+        return ids
+
+    return encode
 
 
 def chat_encoder(
     folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> Callable[[Sequence[ChatMessage], str], TokenPair]:
-    """Conversation and answer -> their token ids. Raises ConfigError as `end_tokens` does.
+    """Conversation and answer -> their token ids; arguments and errors as of `answer_encoder`.
 
-    Args:
-        longest: tokens of both together at most; the model's own context may allow fewer.
+    The conversation is read as the server reads one, control tokens written out in it included: prompts are compared
+    with what the engine saw.
     """
-    encode = answer_encoder(folder, tokenizer)
-    context = getattr(AutoConfig.from_pretrained(str(folder)).get_text_config(), "max_position_embeddings", None)
-    limit = min(longest, context or longest)
+    encode = answer_encoder(folder, tokenizer, longest)
 
     def encode_chat(messages: Sequence[ChatMessage], answer: str) -> TokenPair:
         try:
             prompt = render_chat(tokenizer, [message.model_dump() for message in messages])
         except TemplateError as error:
             raise InvalidInput(f"the chat template refuses the conversation: {error}", field="messages") from error
-        answer_ids = tuple(encode(answer))
-        if len(prompt) + len(answer_ids) > limit:
-            raise InvalidInput(f"{len(prompt) + len(answer_ids)} tokens are more than {limit}", field="messages")
-        return prompt, answer_ids
+        return prompt, encode(prompt, answer)
 
     return encode_chat
 

@@ -1,7 +1,8 @@
 """Candidate against parent, slice by slice: who is worse off, for all that the whole gained.
 
 A slice is a part of the questions: of one language, domain or tenant. Two things are looked at: the reward of fresh
-answers, and what held-out people's verdicts make of it (`trainer.gates.value`), where a slice has enough of them.
+answers, and what held-out people's verdicts make of it (`trainer.gates.value`), where a slice has enough of them. A
+fresh answer belongs to all who asked its prompt, a judged one to the slices of the request that it answered.
 Knows numbers measured elsewhere; never samples, loads or scores anything.
 """
 
@@ -45,7 +46,7 @@ def slice_gains(
         gains: candidate's score minus parent's on each prompt, [N].
     """
     found = []
-    for name, rows in _parts(prompts, slices, settings.min_answers).items():
+    for name, rows in _parts([slices.get(prompt, ()) for prompt in prompts], settings.min_answers).items():
         gain = mean_estimate(gains[rows].double(), settings.confidence, seed)
         found.append(SliceGain(name, "reward", len(rows), gain))
     return tuple(found)
@@ -56,7 +57,6 @@ def slice_values(
     modelled: Tensor,
     candidate: PolicyOnLog,
     parent: PolicyOnLog,
-    slices: Slices,
     settings: GateSettings,
     seed: int,
 ) -> tuple[SliceGain, ...]:
@@ -66,7 +66,7 @@ def slice_values(
         judged, modelled, candidate, parent: as `trainer.gates.value.compare_on_log` takes them.
     """
     found = []
-    for name, rows in _parts([one.answer.prompt_ids for one in judged], slices, settings.min_judged_answers).items():
+    for name, rows in _parts([one.answer.slices for one in judged], settings.min_judged_answers).items():
         part = [judged[row] for row in rows]
         if len({one.group for one in part}) < settings.min_judging_people:
             continue
@@ -85,13 +85,13 @@ def slice_values(
     return tuple(found)
 
 
-def _parts(prompts: Sequence[tuple[int, ...]], slices: Slices, least: int) -> dict[str, list[int]]:
-    """Slice -> its rows; without those too small to say anything, and those that are all there is."""
+def _parts(names: Sequence[tuple[str, ...]], least: int) -> dict[str, list[int]]:
+    """Slice -> its rows, out of each row's slices; without those too small to tell, and those that are all there is."""
     rows: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        for name in slices.get(prompt, ()):
+    for row, of_row in enumerate(names):
+        for name in of_row:
             rows.setdefault(name, []).append(row)
-    return {name: rows[name] for name in sorted(rows) if least <= len(rows[name]) < len(prompts)}
+    return {name: rows[name] for name in sorted(rows) if least <= len(rows[name]) < len(names)}
 
 
 def _on(policy: PolicyOnLog, rows: list[int]) -> PolicyOnLog:

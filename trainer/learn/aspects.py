@@ -32,7 +32,7 @@ LEAST_VALUES = 30
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties tried, features standardised (ours)."""
 FILE = "aspects.json"
-"""Beside a reward model: its `AspectHeads`. Not there where it has none."""
+"""Beside a reward model: its `AspectHeads`, none of them included."""
 
 
 class AspectHead(Record):
@@ -85,9 +85,9 @@ class Aspects:
             answers: the turn's, for the share that lies below a floor.
         """
         found = []
-        states = self.model.states(answers) if self.heads else torch.zeros(0)
+        states, of = self.model.states(answers) if self.heads else torch.zeros(0), _by_aspect(heldout)
         for name, head in sorted(self.heads.items()):
-            theirs = [item for item in heldout if item.aspect == name]
+            theirs = of.get(name, [])
             observed = torch.tensor([item.value for item in theirs], dtype=torch.float64)
             rule, told = self.rules.get(name, AspectRule()), len(set(observed.tolist())) > 1
             predicted = head(self.model.states([item.answer for item in theirs])).double() if told else observed
@@ -125,8 +125,8 @@ def aspects_beside(
     if file.exists():
         return Aspects(model, AspectHeads.model_validate_json(file.read_bytes()).heads, rules)
     heads = fit_aspects(model, values, reference or [item.answer for item in values])
-    if heads:
-        write_whole(file, canonical_json(AspectHeads(heads=heads)))
+    # Written where there is none, too: a turn asks more than once, and names without a head cost as much to look at.
+    write_whole(file, canonical_json(AspectHeads(heads=heads)))
     return Aspects(model, heads, rules)
 
 
@@ -136,8 +136,7 @@ def fit_aspects(
     """A head for each aspect of which people gave `LEAST_VALUES` values that differ."""
     heads: dict[str, AspectHead] = {}
     over: Tensor | None = None
-    for name in sorted({item.aspect for item in values}):
-        theirs = [item for item in values if item.aspect == name]
+    for name, theirs in sorted(_by_aspect(values).items()):
         if not _learnable(theirs):
             continue
         over = model.states(reference) if over is None else over
@@ -158,11 +157,20 @@ def fit_aspects(
 
 def unlearnable_floor(rules: Mapping[str, AspectRule], values: Sequence[AspectValue]) -> str | None:
     """Why a floor cannot be held to, in words; None where all can."""
+    of = _by_aspect(values)
     for name, rule in sorted(rules.items()):
-        theirs = [item for item in values if item.aspect == name]
+        theirs = of.get(name, [])
         if rule.floor is not None and not _learnable(theirs):
             return f"aspect {name} has a floor, but {len(theirs)} values to learn it from (at least {LEAST_VALUES})"
     return None
+
+
+def _by_aspect(values: Sequence[AspectValue]) -> dict[str, list[AspectValue]]:
+    """In one pass: names are whatever clients send, as many as there are values."""
+    found: dict[str, list[AspectValue]] = {}
+    for item in values:
+        found.setdefault(item.aspect, []).append(item)
+    return found
 
 
 def _learnable(values: Sequence[AspectValue]) -> bool:

@@ -174,6 +174,7 @@ def _fit(
     generator = torch.Generator().manual_seed(seed)
     per_epoch = -(-len(units) // config.batch_sets)
     total = per_epoch * config.epochs
+    share = Share.of(units, per_epoch, config)
     done = 0
     for _ in range(config.epochs):
         order = torch.randperm(len(units), generator=generator).tolist()
@@ -181,7 +182,7 @@ def _fit(
             factor = schedule(done / total, config.warmup_fraction)
             set_rates(optimiser, [rate * factor for rate in rates])
             chosen = [units[i] for i in order[first : first + config.batch_sets]]
-            metrics = _accumulate(base, role, chosen, Share.of(units, per_epoch, config), extras, has_ties, config)
+            metrics = _accumulate(base, role, chosen, share, extras, has_ties, config)
             metrics["grad_norm"] = clipped_step(optimiser, config.max_grad_norm)
             done += 1
             progress("reward_model", done, total, metrics)

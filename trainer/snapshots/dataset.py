@@ -33,8 +33,9 @@ from trainer.snapshots.contents import Contents, Row, Unusable, read_tables
 
 log = logging.getLogger(__name__)
 
-Encode = Callable[[str], Sequence[int]]
-"""Text of an answer -> its token ids by the base's tokenizer, the end-of-turn token included."""
+Encode = Callable[[Sequence[int], str], Sequence[int]]
+"""Prompt's token ids and the text of an answer -> the answer's token ids by the base's tokenizer, the end-of-turn token
+included. Raises InvalidInput where both together are longer than the model, or the settings, allow."""
 EncodeChat = Callable[[Sequence[ChatMessage], str], TokenPair]
 """A conversation and the text of its answer -> both as token ids, as the base's chat template makes them. Raises
 InvalidInput where the template cannot render the conversation, or the model cannot take it for its length."""
@@ -61,9 +62,9 @@ class Dataset:
     """Labels of held-out persons, and the newest; answers of held-out persons. No imported votes."""
     dropped: Mapping[str, int]
     """Rows that could not be used, by why: key_destroyed, seal_broken, unreadable, no_prompt, other_prompt,
-    same_answer, token_mismatch, not_rendered."""
+    same_answer, token_mismatch, too_long (a correction), not_rendered (an imported vote)."""
     slices: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
-    """The groups that the question of a prompt belongs to (language, domain, tenant), where anybody named any."""
+    """Prompt -> all groups that asked it (language, domain, tenant): people of several may ask the very same."""
 
 
 def open_dataset(
@@ -100,13 +101,15 @@ class _Opener:
         self._encode = encode
         self._encode_chat = encode_chat
         self._dropped: Counter[str] = Counter()
-        self._slices: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._slices: dict[tuple[int, ...], dict[str, None]] = {}
+        """Prompt -> its slices, in the order found."""
 
     def dataset(self) -> Dataset:
         train, heldout = self._split(False), self._split(True)
         if self._dropped:
             log.info("snapshot rows not used: %s", dict(self._dropped))
-        return Dataset(train, heldout, dict(sorted(self._dropped.items())), self._slices)
+        slices = {prompt: tuple(names) for prompt, names in self._slices.items()}
+        return Dataset(train, heldout, dict(sorted(self._dropped.items())), slices)
 
     def _split(self, heldout: bool) -> Split:
         def made(name: str, make: Callable[[Row], Any]) -> list[Any]:
@@ -156,6 +159,7 @@ class _Opener:
             behaviour_version=row["version"],
             reward=None,
             group=row["group"],
+            slices=self._contents.slices(row["completion_id"]),
         )
 
     def _pair(self, row: Row) -> PreferencePair:
@@ -180,9 +184,13 @@ class _Opener:
     def _correction(self, row: Row) -> tuple[PreferencePair, Demonstration]:
         prompt, original = self._tokens(row["completion_id"], row["choice"])
         text = self._contents.opened(row, FeedbackContent).correction
-        edited = tuple(self._encode(text)) if text else ()
-        if not edited:
+        if not text:
             raise Unusable("unreadable")
+        try:
+            edited = tuple(self._encode(prompt, text))
+        except InvalidInput as error:
+            log.debug("a correction is left out: %s", error)
+            raise Unusable("too_long") from error
         pair = _preference(row, (prompt, edited), original, tie=False, weight=1.0)
         return pair, Demonstration(prompt_ids=prompt, answer_ids=edited)
 
@@ -218,7 +226,8 @@ class _Opener:
             raise Unusable("no_prompt")
         if not answer:
             raise Unusable("token_mismatch")
-        self._slices.setdefault(content.prompt_token_ids, self._contents.slices(completion_id))
+        named = dict.fromkeys(self._contents.slices(completion_id))
+        self._slices.setdefault(content.prompt_token_ids, {}).update(named)
         return content.prompt_token_ids, answer
 
 

@@ -121,6 +121,8 @@ def report(records: Sequence[dict[str, Any]]) -> str:
         plain = [one for one in of["test"] if one["seed"] in {other["seed"] for other in of["controls"]}]
         some = [*plain, *of["controls"]]
         parts += ["### Controls and attacks", tables.main_table(some), tables.side_effects(some)]
+        attacks = [arm for arm in tables.by_arm(some) if "bots" in arm or "exploit" in arm or "flips" in arm]
+        parts += ["### What noise and attacks cost PPO", tables.differences(some, "ppo", attacks)]
         parts += ["### At the gates", tables.at_gates([*of["test"], *of["controls"]])]
     if of["volume"]:
         parts += ["### Is my volume enough?", tables.volumes(of["volume"])]

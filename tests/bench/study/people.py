@@ -106,6 +106,11 @@ class Talk:
         self._slowest = 0.0
 
     @property
+    def attackers(self) -> list[str]:
+        """Names of the attackers' accounts, whether or not they attack this world."""
+        return [user.name for user in self._attackers]
+
+    @property
     def window_s(self) -> float:
         """A feedback window that no word of this talk missed, however slow the machine was: seconds."""
         return self._slowest + 1.0

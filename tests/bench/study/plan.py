@@ -12,6 +12,8 @@ DEVELOPMENT_SEEDS = (9001, 9002)
 TEST_SEEDS = tuple(range(11, 21))
 CONTROL_SEEDS = TEST_SEEDS[:3]
 VOLUMES = (100, 300, 1000, 3000, 10_000)
+ATTACKED = 3000
+"""Words of the volume that is attacked too: there each attacker says enough to be tested."""
 QUESTIONS = 320
 
 
@@ -71,10 +73,10 @@ def _controls(chosen: Mapping[str, str]) -> list[Job]:
 
 def _volume(chosen: Mapping[str, str]) -> list[Job]:
     return [
-        _job("volume", arm, Circumstances(seed, words=words, answers=max(1600, 2 * words)), chosen[arm])
+        _job("volume", arm, Circumstances(seed, words=words, answers=max(1600, 2 * words)), chosen[ARMS[arm].method])
         for words in VOLUMES
         for seed in CONTROL_SEEDS
-        for arm in ("ppo", "dpo", "kto")
+        for arm in ("ppo", "dpo", "kto", *(("ppo, exploit",) if words == ATTACKED else ()))
     ]
 
 

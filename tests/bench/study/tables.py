@@ -157,7 +157,7 @@ def at_gates(records: Iterable[Record]) -> str:
 
 
 def volumes(records: Iterable[Record]) -> str:
-    """Gain at the end by words of feedback."""
+    """Gain at the end by words of feedback; of attacked worlds also how many accounts were quarantined."""
     found: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         found[record["words"]].append(record)
@@ -167,11 +167,10 @@ def volumes(records: Iterable[Record]) -> str:
         cells = []
         for arm in arms:
             own = [one for one in some if one["arm"] == arm]
-            cells.append(
-                f"{paired([gain(one) for one in own])} at {fmean(o['points'][-1]['kl'] for o in own):.2f}"
-                if own
-                else ""
-            )
+            kl = fmean(one["points"][-1]["kl"] for one in own) if own else 0.0
+            caught = fmean(one["world"].get("quarantined_attackers", 0) for one in own) if own else 0.0
+            told = f", {caught:.1f} attackers in quarantine" if any(one.get("attack") for one in own) else ""
+            cells.append(f"{paired([gain(one) for one in own])} at {kl:.2f}{told}" if own else "")
         accuracy = fmean(one["world"].get("reward_accuracy_pairs", float("nan")) for one in some)
         seeds = str(len({one["seed"] for one in some}))
         rows.append((f"{words:,}", seeds, f"{words / 0.03:,.0f} to {words / 0.01:,.0f}", f"{accuracy:.2f}", *cells))

@@ -28,6 +28,8 @@ from schemas.completion import ConsentLevel
 from schemas.manifests import SnapshotManifest
 from server.app import Parts, build_app
 from server.auth import KeyFile, Scope
+from server.pseudonyms import end_user
+from server.secrets import derive_secrets
 from server.settings import ServerSettings
 from tests.bench.study.engine import SamplingEngine
 from tests.bench.study.people import Circumstances, Talk
@@ -47,7 +49,7 @@ from trainer.settings import FeedbackSection
 from trainer.snapshots.corpus import Corpus
 from trainer.training_data import TrainingData
 
-POLICY = "support"
+POLICY, TENANT = "support", "study"
 MAX_ANSWERS = 1_800
 """That PPO learns from: the newest."""
 HELDOUT_USERS = 0.25
@@ -120,7 +122,10 @@ def _make(circumstances: Circumstances, base: SharedBase, model: Path, folder: P
     reward.save(folder / "reward")
     (folder / "manifest.json").write_text(snapshot.manifest.model_dump_json(), encoding="utf-8")
     (folder / "questions.json").write_text(json.dumps([asdict(one) for one in talk.questions.values()]), "utf-8")
+    key = derive_secrets(_SECRET).pseudonym_key
+    attackers = {end_user(key, TENANT, name) for name in talk.attackers}
     facts: dict[str, float] = {"quarantined": len(found.findings), "tested": found.tested}
+    facts["quarantined_attackers"] = sum(finding.rater in attackers for finding in found.findings)
     facts |= {f"talk_{name}": count for name, count in sorted(talk.counts.items())}
     facts |= {f"snapshot_{name}": count for name, count in snapshot.manifest.counts.items()}
     facts |= {f"excluded_{name}": count for name, count in snapshot.manifest.excluded.items()}
@@ -141,7 +146,7 @@ async def _talk(circumstances: Circumstances, base: SharedBase, model: Path, fol
     )
     key_file = KeyFile(folder / "api-keys.json")
     _, key = key_file.create(
-        tenant="study", scopes=(Scope.CHAT, Scope.FEEDBACK), default_consent=ConsentLevel.TRAIN, label="the people"
+        tenant=TENANT, scopes=(Scope.CHAT, Scope.FEEDBACK), default_consent=ConsentLevel.TRAIN, label="the people"
     )
     with (
         open_log(f"sqlite:///{folder / 'log.db'}") as log,
@@ -174,5 +179,5 @@ def _corpus(ledger: Ledger, keys: KeyStore, model: Path, window_s: float = 0.0) 
     settings = FeedbackSection(
         feedback_window_ms=round(1000 * window_s), max_answers=MAX_ANSWERS, heldout_users=HELDOUT_USERS
     )
-    encode = answer_encoder(model, load_tokenizer(model))
+    encode = answer_encoder(model, load_tokenizer(model), settings.max_imported_tokens)
     return Corpus(ledger, keys, settings, base_fingerprint(model), encode)

@@ -103,7 +103,7 @@ class Site:
                 while ingest.pump():
                     pass
             settings = FeedbackSection(feedback_window_ms=0, heldout_users=0, heldout_time=0)
-            yield Corpus(ledger, self.keys, settings, self.engine.base_fingerprint, lambda text: list(text.encode()))
+            yield Corpus(ledger, self.keys, settings, self.engine.base_fingerprint, lambda _, text: list(text.encode()))
 
     def turn(self, version: int) -> tuple[str, tuple[LoggedAnswer, ...]]:
         """What a turn does with data: cut, publish, read; and a made-up adapter out of it."""

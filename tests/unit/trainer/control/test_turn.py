@@ -334,7 +334,7 @@ def test_someone_erased_during_a_turn_is_in_no_version_and_no_file(
     )
     subject = "user-3"
     with closing(open_keys(settings.keys)) as keys:
-        opened = open_dataset(folder / "snapshot", manifest, keys, lambda text: [ord(letter) for letter in text])
+        opened = open_dataset(folder / "snapshot", manifest, keys, lambda _, text: [ord(letter) for letter in text])
         hers = [answer.answer_ids for answer in opened.train.answers if answer.group == subject]
         others = {answer.answer_ids for answer in opened.train.answers if answer.group != subject}
         runs = tuple(ids for ids in hers if ids not in others and len(set(ids)) > 3)

@@ -14,6 +14,7 @@ from tests.tiny_models import make_tiny_model
 from trainer.data import JudgedAnswer, LoggedAnswer, RatedAnswer, ThumbedAnswer, TokenPair
 from trainer.gates.config import GateSettings
 from trainer.gates.off_policy import off_policy_value
+from trainer.gates.slices import slice_values
 from trainer.gates.value import PolicyOnLog, ValueComparison, compare_on_log, measure_on_log
 from trainer.models.base import SharedBase
 from trainer.snapshots.corpus import training_data
@@ -71,6 +72,23 @@ def test_answers_of_held_out_people_count_and_no_others() -> None:
     train = Split((answer("late/0"),), (), (thumb("late/0"),), ())
     (one,) = training_data(Dataset(train, heldout, {}), 0.5).judged
     assert (one.answer.sample_id, one.liked, one.cohort, one.weight, one.group) == ("a/0", True, "user", 2.0, "ann")
+
+
+def test_judged_answers_to_one_prompt_count_for_the_tenant_that_each_was_given_to() -> None:
+    """Two tenants ask the same; the candidate says what the second one's people dislike."""
+    judged, candidate = [], []
+    for row in range(120):
+        tenant, liked = ("tenant acme", "tenant bolt")[row % 2], row % 4 < 2
+        answer = LoggedAnswer(f"s{row}", "c", 0, (1,), (2,), (-1.0,), 1.0, 1.0, 0, 0, None, "u", (tenant,))
+        judged.append(_judged(answer, liked=liked, group=f"u{row % 24}"))
+        candidate.append(0.0 if tenant == "tenant acme" else -0.7 if liked else 0.7)
+    ratios = torch.tensor(candidate, dtype=torch.float64)
+    modelled = torch.full((120,), 0.5, dtype=torch.float64)
+    policies = PolicyOnLog(ratios, modelled), PolicyOnLog(torch.zeros_like(ratios), modelled)
+    acme, bolt = slice_values(judged, modelled, *policies, SETTINGS, 0)
+    assert (acme.name, acme.answers, acme.gain.value) == ("tenant acme", 60, pytest.approx(0))
+    assert (bolt.name, bolt.answers) == ("tenant bolt", 60)
+    assert bolt.gain.high < 0
 
 
 def test_judged_answers_come_in_the_order_of_their_verdicts_whatever_their_kind() -> None:

@@ -112,7 +112,7 @@ def test_a_snapshot_counts_them_caps_them_and_names_the_guidance_in_force(tmp_pa
     assert manifest.guidance == (
         GuidanceInForce(kind=GuidanceKind.GUIDELINES, version=2, digest=f"{2:064}", since=START + 50),
     )
-    dataset = open_dataset(tmp_path / "cut", manifest, make.keys, lambda text: [*text.encode(), 2])
+    dataset = open_dataset(tmp_path / "cut", manifest, make.keys, lambda _, text: [*text.encode(), 2])
     data = training_data(dataset, 0.5)
     by = {speaker: sum(one.weight for one in data.pairs if one.speaker == speaker) for speaker in ("user", "ai")}
     assert by == {"user": 1.0, "ai": pytest.approx(0.5)}, "comparisons and the correction together"

@@ -33,7 +33,7 @@ def test_labels_are_counted_anew_after_every_change_and_not_else(monkeypatch: py
     said = [make.completion(0, user=f"u{row}") for row in range(3)]
     words = [make.thumb(one, user=f"u{row}") for row, one in enumerate(said)]
     with ledger_of(log) as ledger:
-        corpus = Corpus(ledger, make.keys, FeedbackSection(feedback_window_ms=5_000), BASE, lambda _text: ())
+        corpus = Corpus(ledger, make.keys, FeedbackSection(feedback_window_ms=5_000), BASE, lambda *_: ())
         ingest = Ingest(log, ledger, "support")
         counts = []
         for events in ([*said, *words[:2]], [], [words[2], make.completion(9_000)], [make.erasure("u0")], []):

@@ -55,14 +55,15 @@ def imported(
     return FeedbackImported.model_validate(fields | more)
 
 
-def encode(text: str) -> list[int]:
+def encode(_: object, text: str) -> list[int]:
     return [*text.encode(), 2]
 
 
 def encode_chat(messages: tuple[ChatMessage, ...], answer: str) -> TokenPair:
     if len(answer) > 20:
         raise InvalidInput("too long", field="messages")
-    return tuple("".join(message.content for message in messages).encode()), tuple(encode(answer))
+    prompt = tuple("".join(message.content for message in messages).encode())
+    return prompt, tuple(encode(prompt, answer))
 
 
 def cut(folder: Path, *events: Event, settings: FeedbackSection = SETTINGS) -> Snapshot:
@@ -89,11 +90,11 @@ def test_imported_votes_become_pairs_and_thumbs_of_their_own_cohort(tmp_path: Pa
     )
     (pair,) = data.train.pairs
     assert (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) == (
-        tuple(b"hello"), tuple(encode("good")), tuple(encode("bad")),
+        tuple(b"hello"), (*b"good", 2), (*b"bad", 2),
     )  # fmt: skip
     assert (pair.source, pair.group, pair.weight, pair.tie) == ("imported", "ann", 1.0, False)
     live, old = data.train.thumbs
-    assert (live.cohort, old.cohort, old.liked, old.answer_ids) == ("user", "imported", False, tuple(encode("fine")))
+    assert (live.cohort, old.cohort, old.liked, old.answer_ids) == ("user", "imported", False, (*b"fine", 2))
     assert {item.completion_id for item in data.train.answers} == {answer.completion_id}
     prompts = training_data(data, 0.5).prompts
     assert tuple(b"hello") not in prompts, "candidates are judged on what Attune was asked"

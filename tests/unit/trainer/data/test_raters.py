@@ -72,7 +72,7 @@ def test_the_ledger_keeps_judgements_and_a_quarantined_vote_decides_no_canary(tm
         log_of([*pair, *votes, make.judged("bob"), make.judged("x").model_copy(update={"policy": "y"})])
     ) as ledger:
         assert [one.rater for one in ledger.known().raters] == ["bob"], "each policy has its own"
-        corpus = Corpus(ledger, make.keys, FeedbackSection(), SCOPE.base_fingerprint, lambda _: ())
+        corpus = Corpus(ledger, make.keys, FeedbackSection(), SCOPE.base_fingerprint, lambda *_: ())
         counted = corpus.votes(canary=4, stable=3, since_ms=0)
         assert len(canary_votes(ledger.known().feedback, canary=4, stable=3, since_ms=0)) == 2
     assert [vote.speaker for vote in counted] == ["acme/user/ann"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,7 @@ from exchange.log.memory import MemoryLog
 from exchange.log.port import EventLog
 from exchange.registry.memory import MemoryRegistry
 from schemas.completion import ConsentLevel
-from schemas.errors import Conflict, IntegrityError
+from schemas.errors import Conflict, IntegrityError, InvalidInput
 from schemas.event import Event
 from schemas.manifests import FileDigest, canonical_json
 from schemas.wire import encode_event
@@ -58,8 +59,11 @@ def cut(log: EventLog, folder: Path, *, size: int = 1000, options: SnapshotSetti
         return cut_snapshot(ledger, SCOPE, options, folder)
 
 
-def encode(text: str) -> list[int]:
-    return [*text.encode(), 2]
+def encode(prompt: Sequence[int], text: str) -> list[int]:
+    ids = [*text.encode(), 2]
+    if len(prompt) + len(ids) > 12:
+        raise InvalidInput("too long")
+    return ids
 
 
 def opened(make: Maker, *events: Event, options: SnapshotSettings = OPEN) -> Dataset:
@@ -274,6 +278,16 @@ def test_what_cannot_be_used_is_counted_not_raised() -> None:
     assert len(data.train.answers) == 3
 
 
+def test_a_correction_that_the_model_cannot_take_is_left_out_and_its_answer_stays() -> None:
+    make = Maker()
+    answer = make.completion(prompt=(5, 6))
+    fits, long = make.correction(answer, "x" * 9, user="a"), make.correction(answer, "x" * 10, user="b")
+    data = opened(make, answer, fits, long)
+    assert data.dropped == {"too_long": 1}
+    assert [(pair.group, len(pair.chosen_ids)) for pair in data.train.pairs] == [("a", 10)]
+    assert len(data.train.demonstrations) == len(data.train.answers) == 1
+
+
 def test_nobody_is_on_both_sides() -> None:
     make = Maker()
     answers = [make.completion(n * 100, user=f"u{n}", answers=[(n + 10,)]) for n in range(40)]
@@ -358,3 +372,16 @@ def test_prompts_know_their_slices_and_a_snapshot_from_before_them_still_opens(t
     digest = FileDigest(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), size=file.stat().st_size)
     older = manifest.model_copy(update={"files": {**manifest.files, "completions.parquet": digest}})
     assert set(open_dataset(tmp_path, older, make.keys, encode).slices.values()) == {()}
+
+
+def test_a_prompt_that_several_asked_belongs_to_each_and_an_answer_to_whoever_it_was_given_to() -> None:
+    make = Maker()
+    first = make.completion(0, prompt=(5, 6), language=None, domain=None, tenant="acme")
+    later = make.completion(1, prompt=(5, 6), language="de", domain=None, tenant="bolt")
+    for events in ((first, later), (later, first)):
+        data = opened(make, *events)
+        assert set(data.slices[5, 6]) == {"tenant acme", "language de", "tenant bolt"}
+        assert {one.completion_id: one.slices for one in data.train.answers} == {
+            first.completion_id: ("tenant acme",),
+            later.completion_id: ("language de", "tenant bolt"),
+        }
