@@ -30,7 +30,7 @@ def heldout_accuracy(heldout: Agreed, previous: float | None, settings: GateSett
     if accuracy is None or pairs < settings.min_pairs or heldout.heads < settings.min_judging_people:
         because = (
             f"{pairs} held-out preferences of {heldout.heads} people are too few to judge the reward model "
-            f"(at least {settings.min_pairs} of {settings.min_judging_people} people)"
+            f"(`min_pairs`: {settings.min_pairs}, of `min_judging_people`: {settings.min_judging_people})"
         )
         return unmeasured("heldout_accuracy", settings, threshold=floor, unit=unit, because=because)
     low, high = heldout.interval(settings.confidence)

@@ -26,7 +26,7 @@ import torch
 
 from deploy.demo.base import BaseOptions, base_digest, make_base
 from tests.bench.study import tables
-from tests.bench.study.arms import run
+from tests.bench.study.arms import ARMS, run
 from tests.bench.study.exam import Examiner
 from tests.bench.study.plan import BATCHES, Job, jobs
 from tests.bench.study.records import Records
@@ -121,7 +121,7 @@ def report(records: Sequence[dict[str, Any]]) -> str:
         plain = [one for one in of["test"] if one["seed"] in {other["seed"] for other in of["controls"]}]
         some = [*plain, *of["controls"]]
         parts += ["### Controls and attacks", tables.main_table(some), tables.side_effects(some)]
-        attacks = [arm for arm in tables.by_arm(some) if "bots" in arm or "exploit" in arm or "flips" in arm]
+        attacks = [arm for arm in tables.by_arm(some) if ARMS[arm].method == "ppo" and ARMS[arm].world]
         parts += ["### What noise and attacks cost PPO", tables.differences(some, "ppo", attacks)]
         parts += ["### At the gates", tables.at_gates([*of["test"], *of["controls"]])]
     if of["volume"]:
