@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from trainer.intake.ledger import LAYOUT, TABLES
+from trainer.intake.layout import LAYOUT, TABLES
 
 
 def copy_facts(source: Path, target: Path) -> None:

@@ -25,42 +25,12 @@ from schemas.event import Event
 from schemas.sealed import Sealed
 from trainer.intake.batch import Batch, BeforeCommit, Buried, DeadLetter, Gap
 from trainer.intake.facts import Known
+from trainer.intake.layout import LAYOUT, PRAGMAS, TABLES
 from trainer.intake.rows import FACTS, row_of, subject_of
 
 log = logging.getLogger(__name__)
-LAYOUT = 1
-TABLES = """
-CREATE TABLE IF NOT EXISTS events (
-    event_id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, at INTEGER NOT NULL,
-    completion_id TEXT, facts TEXT, content TEXT
-);
-CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject);
-CREATE INDEX IF NOT EXISTS erasures_by_subject ON events (subject, at) WHERE kind = 'erasure';
-CREATE INDEX IF NOT EXISTS tombstones ON events (kind, event_id) WHERE facts IS NULL;
-CREATE TABLE IF NOT EXISTS offsets (
-    topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead_letters (
-    topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (topic, partition, "offset")
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS expired (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS owner (policy TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lost (
-    topic TEXT NOT NULL, partition INTEGER NOT NULL, first_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
-    PRIMARY KEY (topic, partition, first_offset)
-) WITHOUT ROWID;
-"""
-
-_PRAGMAS = """
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;
-PRAGMA secure_delete = ON;
-PRAGMA wal_autocheckpoint = 8192; -- pages, 32 MiB: with the default every batch would wait for the disk
-PRAGMA cache_size = -16384; -- KiB
-"""
 _MANY = 5_000
+"""Facts read at once, as when a ledger is opened, that are kept from the collector for good."""
 
 
 class Ledger(Closeable):
@@ -87,7 +57,7 @@ class Ledger(Closeable):
 
     def _prepare(self, path: Path) -> None:
         # NORMAL may lose the last commits with the power, offsets and rows alike: they are then read again.
-        self._connection.executescript(_PRAGMAS)
+        self._connection.executescript(PRAGMAS)
         layout = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if layout not in (0, LAYOUT):
             raise ConfigError(f"{path} has layout {layout}, not {LAYOUT}", remedy="Remove it: the log is read anew.")
@@ -300,9 +270,7 @@ def _uncollected(facts: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if (
-            facts > _MANY
-        ):  # as when a ledger is opened, and not with every batch: what is frozen is never looked at again
+        if facts > _MANY:
             gc.freeze()
         if collects:
             gc.enable()
