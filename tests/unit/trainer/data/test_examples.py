@@ -198,7 +198,7 @@ def test_aspects_of_any_word_on_one_answer_are_rows_and_a_person_s_latest_counts
         other,
         make.thumb(answer, at=1_000, aspects={"tone": 0.5, "accuracy": -1.0}),
         make.comment(answer, at=2_000, aspects={"tone": -0.5}),
-        make.thumb(answer, at=1_500, user="bob", aspects={"tone": 1.0, "beyond": 1.5, "nothing": float("nan")}),
+        make.thumb(answer, at=1_500, user="bob", aspects={"tone": 1.0, "beyond": 1.5}),
         make.comparison([answer, other], at=1_600, aspects={"tone": 1.0}),
     )
     said = {(row.group, row.completion_id, row.aspect, row.value) for row in found.aspects}
