@@ -26,21 +26,13 @@ from rich.progress import Progress
 
 from deploy.client import AttuneClient
 from schemas.base import Body, Record, Slug, parse_version_name
-from schemas.completion import COLLECTED
+from schemas.completion import COLLECTED, FULL_DISTRIBUTION
 from schemas.errors import ConfigError, Conflict, InvalidInput, Unavailable
 from schemas.guidance import GuidanceShown, parse_prompts
 from schemas.wire import validation_summary
 
 MAX_PROMPTS, MAX_FILE_BYTES = 100_000, 200_000_000
 MAX_SAMPLES = 32
-_FULL_DISTRIBUTION = {
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-}
 _BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _PATIENCE = 10
 """Failures in a row, each waited out for longer, after which it gives up."""
@@ -80,7 +72,7 @@ def sampled(prompt: Prompt, temperature: float, max_tokens: int) -> dict[str, An
         "temperature": temperature,
         "max_tokens": max_tokens,
         "metadata": {"domain": COLLECTED, **({"language": prompt.language} if prompt.language else {})},
-        **_FULL_DISTRIBUTION,
+        **FULL_DISTRIBUTION,
     }
 
 

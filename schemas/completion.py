@@ -6,7 +6,9 @@ re-tokenised. A feedback target is (completion id, choice).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from pydantic import Field, FiniteFloat, JsonValue, model_validator
@@ -18,6 +20,18 @@ from schemas.sealed import Sealed
 
 COLLECTED = "collected"
 """Domain of answers that nobody waited for (`attune collect`): silence on them says nothing."""
+
+FULL_DISTRIBUTION: Mapping[str, float] = MappingProxyType(
+    {
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+    }
+)
+"""What a request says to be sampled from all that the model would say; its temperature apart."""
 
 
 class Arm(StrEnum):

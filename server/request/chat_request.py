@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from schemas.base import Slug
-from schemas.completion import ConsentLevel
+from schemas.completion import FULL_DISTRIBUTION, ConsentLevel
 from schemas.errors import InvalidInput
 from server.errors import invalid_body
 
@@ -206,20 +206,12 @@ def engine_body(request: GenerationRequest, *, name: str, cache_salt: str, reque
     if request.protocol == "responses":
         body["request_id"] = f"resp_{request_id}"
     if explore:
-        body |= _FULL_DISTRIBUTION
+        body |= FULL_DISTRIBUTION
         if body.get("temperature") == 0:
             body["temperature"] = 1.0
     return json.dumps(body).encode()
 
 
-_FULL_DISTRIBUTION = {
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-}
 _SHAPING = (
     "logit_bias",
     "bad_words",

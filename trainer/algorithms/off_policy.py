@@ -15,6 +15,8 @@ ratios is far from 1; and answers may weigh (inverse propensity of being judged)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -59,6 +61,12 @@ def doubly_robust(ratios: Tensor, rewards: Tensor, modelled: Tensor, expected: T
     is one step. Self-normalised correction: Thomas and Brunskill 2016 (weighted doubly robust).
     """
     return (weights @ expected) / weights.sum(-1) + self_normalised(ratios, rewards - modelled, weights)
+
+
+def numbered(names: Sequence[str]) -> Tensor:
+    """int64 [N] of N names: equal names have equal numbers, 0 .. P - 1 in the order of the names."""
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return torch.tensor([places[name] for name in names], dtype=torch.int64)
 
 
 def people_resampled(people: Tensor, draws: int, seed: int) -> Tensor:

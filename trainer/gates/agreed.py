@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.algorithms.off_policy import people_resampled, percentile_interval
+from trainer.algorithms.off_policy import numbered, people_resampled, percentile_interval
 from trainer.gates.couples import Couple
 from trainer.gates.statistics import wilson_interval
 from trainer.gates.value import DRAWS
@@ -55,8 +55,7 @@ class Agreed:
             InvalidInput: there are no preferences.
         """
         low, high = wilson_interval(sum(self.right), len(self.right), confidence)
-        names = sorted(set(self.people))
-        times = people_resampled(torch.tensor([names.index(name) for name in self.people]), DRAWS, _SEED)
+        times = people_resampled(numbered(self.people), DRAWS, _SEED)
         drawn = (times @ torch.tensor(self.right, dtype=torch.float64)) / times.sum(1)
         drawn_low, drawn_high = percentile_interval(drawn, confidence)
         return min(low, drawn_low), max(high, drawn_high)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainer.algorithms.off_policy import (
     doubly_robust,
+    numbered,
     people_resampled,
     percentile_interval,
     self_normalised,
@@ -202,9 +203,7 @@ def compare_on_log(
     """
     rewards = torch.tensor([float(one.liked) for one in judged], dtype=torch.float64)
     weights = torch.tensor([one.weight for one in judged], dtype=torch.float64)
-    names = sorted({one.group for one in judged})
-    people = torch.tensor([names.index(one.group) for one in judged])
-    drawn = people_resampled(people, DRAWS, seed) * weights
+    drawn = people_resampled(numbered([one.group for one in judged]), DRAWS, seed) * weights
 
     def values(policy: PolicyOnLog, times: Tensor) -> tuple[Tensor, Tensor]:
         ratios = sequence_ratios(policy.log_ratios, cap)
@@ -230,7 +229,7 @@ def compare_on_log(
     (now, resampled), (now_parent, resampled_parent) = both
     return ValueComparison(
         answers=len(judged),
-        people=len(names),
+        people=len({one.group for one in judged}),
         logged=float((weights * rewards).sum() / weights.sum()),
         candidate=found[0],
         parent=found[1],

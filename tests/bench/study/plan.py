@@ -27,8 +27,11 @@ class Job:
     world: Circumstances
     questions: int = QUESTIONS
     """Of its exams."""
-    at_gates: bool = False
-    """Whether the trainer's gates are asked too."""
+
+    @property
+    def at_gates(self) -> bool:
+        """Whether the trainer's gates are asked too."""
+        return self.batch in ("test", "controls")
 
     @property
     def name(self) -> str:
@@ -42,7 +45,7 @@ def jobs(batch: str, chosen: Mapping[str, str]) -> list[Job]:
 
 
 def _job(batch: str, arm: str, plain: Circumstances, setting: str | None, questions: int = QUESTIONS) -> Job:
-    return Job(batch, arm, setting or "", circumstances(arm, plain), questions, at_gates=batch in ("test", "controls"))
+    return Job(batch, arm, setting or "", circumstances(arm, plain), questions)
 
 
 def _tune(_: Mapping[str, str]) -> list[Job]:
